@@ -275,6 +275,9 @@ func (c *Cluster) Close() error {
 	return errors.Join(errs...)
 }
 
+// logLineMax is how much of a line LogTails shows.
+const logLineMax = 300
+
 // LogTails returns the last n lines of every log.
 func (c *Cluster) LogTails(n int) string {
 	var b strings.Builder
@@ -285,7 +288,7 @@ func (c *Cluster) LogTails(n int) string {
 		if err != nil {
 			continue
 		}
-		fmt.Fprintf(&b, "--- %s\n%s\n", filepath.Base(path), lastLines(string(text), n))
+		fmt.Fprintf(&b, "--- %s\n%s\n", filepath.Base(path), cutLines(lastLines(string(text), n), logLineMax))
 	}
 	return b.String()
 }

@@ -135,3 +135,13 @@ func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
+
+func cutLines(text string, width int) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if len(line) > width {
+			lines[i] = line[:width] + "..."
+		}
+	}
+	return strings.Join(lines, "\n")
+}
