@@ -1,0 +1,27 @@
+// Package engine is the promise that a storage engine makes to a store: rows,
+// each written at a stamp, readable at any stamp that was not purged.
+//
+// A store applies the log and writes what each command changed as rows at that
+// command's stamp. Durability is the log's business, not the engine's: an
+// engine may lose what was committed since the last Sync, wholly or with
+// holes, and a store replays the log from there. So a commit costs no fsync.
+//
+// Invariants, which enginetest checks on every engine:
+//
+//  1. A read at stamp S returns, for each key, the newest version at or below
+//     S. Versions above S never show, whether they were committed, replayed or
+//     left over from before a crash.
+//  2. When Commit returns, its rows are readable by everyone.
+//  3. When Sync returns position P, all rows at or below P.Stamp survive a
+//     power cut, and Synced() of the next life is P or a later Sync's.
+//  4. Rows above Synced().Stamp may be there after a crash, any of them. Apply
+//     reads only at stamps below its own, so it never sees one before it wrote
+//     that same row again; writing a version again replaces it.
+//  5. Bytes that are not what was written are an error of the read, never an
+//     answer.
+//  6. After a failed Commit, Purge or Sync the engine refuses everything.
+//
+// Who owns which goroutine: the apply loop calls Commit; a sync loop calls
+// Sync and Purge; any goroutine reads. Engines own the goroutines of their
+// compactions and end them in Close.
+package engine
