@@ -85,7 +85,7 @@ func (m *member) start() {
 	t := m.cluster.t
 	t.Helper()
 	d, err := consensusd.New(m.cfg, consensusd.Deps{
-		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})).With("name", m.addr),
+		Log:     slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})).With("name", m.addr),
 		Metrics: prometheus.NewRegistry(), Dialer: m.cluster.fabric,
 	})
 	if err != nil {

@@ -79,7 +79,7 @@ func New(cfg Config, deps Deps) (*Consensusd, error) {
 		deps.Clock = clock.Real()
 	}
 	log := deps.Log.With("member", fmt.Sprintf("%x", id.Member))
-	store, err := openLog(cfg, id)
+	store, err := openLog(cfg, id, log)
 	if err != nil {
 		return nil, err
 	}

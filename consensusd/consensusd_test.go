@@ -139,7 +139,10 @@ func TestStreamEndsWithItsTerm(t *testing.T) {
 
 func TestGracefulStopHandsOver(t *testing.T) {
 	// With this election timeout only a handover gives a new leader in time.
-	c := newCluster(t, 3, func(cfg *consensusd.Config) { cfg.ElectionTimeout = 60 * time.Second; cfg.HeartbeatInterval = 100 * time.Millisecond })
+	c := newCluster(t, 3, func(cfg *consensusd.Config) {
+		cfg.ElectionTimeout = 60 * time.Second
+		cfg.HeartbeatInterval = 100 * time.Millisecond
+	})
 	old := c.leader()
 	begin := time.Now()
 	old.halt()

@@ -11,7 +11,7 @@ import (
 )
 
 // truncateEvery keeps truncation from being asked for a handful of entries.
-const truncateEvery = 1000
+const truncateEvery = 10_000
 
 // clusterView is what members have told each other about their stores.
 type clusterView struct {
@@ -36,6 +36,14 @@ func (n *Node) onReport(from uint64, r *peerpb.Report) {
 	if r.Publisher != n.cluster.publisher {
 		n.cluster.publisher = r.Publisher
 		n.updateView()
+	}
+}
+
+// onUnreachable: messages to a peer were lost.
+func (n *Node) onUnreachable(peer uint64) {
+	n.raw.ReportUnreachable(peer)
+	if n.handover.to == peer {
+		n.handover.ticks = 0
 	}
 }
 
@@ -100,7 +108,9 @@ func (n *Node) truncatable(own deliver.Progress) uint64 {
 // maybeTruncate lets go of what the leader allows and the own store has synced.
 func (n *Node) maybeTruncate(own deliver.Progress) {
 	below := min(n.cluster.truncate, uint64(own.Synced), n.delivered)
-	if below < n.cluster.truncated+truncateEvery {
+	// The snapshot that stands for what is gone holds the membership as of its own
+	// index, and only today's is at hand.
+	if below < n.cluster.truncated+truncateEvery || below <= n.confIndex {
 		return
 	}
 	n.cluster.truncated = below

@@ -76,26 +76,31 @@ func (n *Node) campaign() {
 // handover is the orderly end of a leader.
 type handover struct {
 	begun bool
+	to    uint64
 	ticks int // left
 }
+
+// handoverFresh is how many ticks ago the receiver was heard at most.
+const handoverFresh = 3
 
 // startHandover gives leadership to the follower that is furthest, if there is
 // one that was heard lately.
 func (n *Node) startHandover() {
-	n.handover = handover{begun: true, ticks: 0}
+	n.handover = handover{begun: true}
 	if n.role != raft.StateLeader {
 		return
 	}
 	var best, match uint64
+	since := n.deps.Clock.Now() - handoverFresh*n.cfg.Tick
 	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
-		if id != n.cfg.ID.Member && typ == raft.ProgressTypePeer && pr.RecentActive && (best == 0 || pr.Match > match) {
+		if id != n.cfg.ID.Member && typ == raft.ProgressTypePeer && n.cluster.reports[id].at >= since && (best == 0 || pr.Match > match) {
 			best, match = id, pr.Match
 		}
 	})
 	if best == 0 {
 		return
 	}
-	n.handover.ticks = n.cfg.ElectionTicks
+	n.handover.to, n.handover.ticks = best, n.cfg.ElectionTicks
 	n.deps.Log.Info("handing leadership over", "peer", fmt.Sprintf("%x", best), "term", n.term)
 	n.raw.TransferLeader(best)
 }

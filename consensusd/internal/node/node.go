@@ -110,6 +110,7 @@ type Node struct {
 	delivered, deliveredTerm uint64
 	members                  membership.List
 	conf                     *raftpb.ConfState
+	confIndex                uint64 // of the last membership change since the start
 	savedIndex               uint64 // of the metadata last written
 	metaDue                  bool   // the membership has changed since
 
@@ -225,7 +226,7 @@ func (n *Node) loop(ctx, inner context.Context) {
 		case acks := <-n.stored:
 			n.onStored(acks)
 		case peer := <-n.unreachable:
-			n.raw.ReportUnreachable(peer)
+			n.onUnreachable(peer)
 		case <-n.attached:
 			n.updateCluster()
 		case <-done:
@@ -348,4 +349,3 @@ func (n *Node) onPeer(b peerBatch) {
 		n.step(m)
 	}
 }
-

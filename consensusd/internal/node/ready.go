@@ -136,6 +136,7 @@ func (n *Node) applyConfChange(e *raftpb.Entry) {
 	case raftpb.ConfChangeRemoveNode:
 		n.members = n.members.Without(cc.GetNodeId())
 	}
+	n.confIndex = e.GetIndex()
 	n.metaDue = true // written once the whole batch is handed over
 	n.updateView()
 }
