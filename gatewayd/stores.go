@@ -1,0 +1,106 @@
+package gatewayd
+
+import (
+	"context"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/quartet-kv/quartet/gatewayd/internal/watch"
+	"github.com/quartet-kv/quartet/proto/buspb"
+	"github.com/quartet-kv/quartet/proto/storepb"
+	"github.com/quartet-kv/quartet/services/bus"
+	"github.com/quartet-kv/quartet/services/logid"
+)
+
+// eachStore calls open with the store of the gateway's member, then with the
+// others', until one does not fail.
+func eachStore[T any](ctx context.Context, f *face, open func(storepb.StoreClient) (T, error)) (T, error) {
+	err := rpctypes.ErrGRPCUnhealthy
+	order := []uint64{f.member}
+	for _, m := range f.directory.View().Members {
+		if m.Id != f.member {
+			order = append(order, m.Id)
+		}
+	}
+	var got T
+	for _, member := range order {
+		var client storepb.StoreClient
+		if client, err = f.directory.StoreBulk(member); err != nil {
+			continue
+		}
+		if got, err = open(client); err == nil || ctx.Err() != nil {
+			return got, err
+		}
+	}
+	return got, err
+}
+
+// follow implements bus.Pull.
+func (f *face) follow(ctx context.Context, after logid.ID) (bus.Feed, error) {
+	return eachStore(ctx, f, func(c storepb.StoreClient) (bus.Feed, error) {
+		stream, err := c.Follow(ctx, &storepb.FollowRequest{After: after.Proto()})
+		if err != nil {
+			return nil, err
+		}
+		// A store that is not there, or no longer has the position, says so
+		// with the first message.
+		first, err := stream.Recv()
+		return &feed{stream, first}, err
+	})
+}
+
+// feed is a stream of which the first message was received already.
+type feed struct {
+	stream storepb.Store_FollowClient
+	first  *buspb.Batch
+}
+
+func (f *feed) Recv() (*buspb.Batch, error) {
+	if b := f.first; b != nil {
+		f.first = nil
+		return b, nil
+	}
+	return f.stream.Recv()
+}
+
+// history opens the events of a range at a store.
+func (f *face) history(ctx context.Context, r *storepb.HistoryRequest) (watch.HistoryStream, error) {
+	return eachStore(ctx, f, func(c storepb.StoreClient) (watch.HistoryStream, error) {
+		return c.History(ctx, r)
+	})
+}
+
+// waitCompacted asks the store whose outcomes the session reads, which has
+// applied the compaction.
+func (f *face) waitCompacted(ctx context.Context, revision int64) error {
+	member := f.session.Attached()
+	if member == 0 {
+		member = f.member
+	}
+	client, err := f.directory.Store(member)
+	if err != nil {
+		return err
+	}
+	_, err = client.WaitCompacted(ctx, &storepb.WaitCompactedRequest{CompactRevision: revision})
+	return err
+}
+
+// silence is a bus that brings nothing: its reader asks stores.
+type silence struct{}
+
+func (silence) Subscribe(context.Context) (bus.Subscription, error) {
+	return silentSubscription{make(chan struct{})}, nil
+}
+
+type silentSubscription struct{ closed chan struct{} }
+
+func (s silentSubscription) Recv(ctx context.Context) (*buspb.Batch, error) {
+	select {
+	case <-s.closed:
+		return nil, bus.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s silentSubscription) Close() { close(s.closed) }
