@@ -45,7 +45,7 @@ type Log struct {
 		sync.RWMutex
 		index index
 		cache cache
-		hs    *raftpb.HardState
+		hs    hardState
 		snap  *raftpb.Snapshot
 		meta  []byte
 		err   error // why nothing can be written any more
@@ -75,9 +75,6 @@ func Open(o Options) (*Log, error) {
 		return nil, err
 	}
 	if err := l.recover(names); err != nil {
-		for _, s := range l.mu.index.segments {
-			err = errors.Join(err, s.release())
-		}
 		return nil, errors.Join(err, l.lock.Close())
 	}
 	return l, nil
@@ -191,7 +188,7 @@ func (l *Log) Append(hs *raftpb.HardState, entries []*raftpb.Entry, snap *raftpb
 		e.entry(ent)
 	}
 	if hs != nil {
-		e.hardState(hs)
+		e.hardState(hardStateOf(hs))
 	}
 	if err := l.write(snap != nil || mustSync(hs, prev, len(entries))); err != nil {
 		return err
@@ -201,11 +198,8 @@ func (l *Log) Append(hs *raftpb.HardState, entries []*raftpb.Entry, snap *raftpb
 }
 
 // mustSync: an absent hard state is an unchanged one.
-func mustSync(hs, prev *raftpb.HardState, entries int) bool {
-	if hs == nil {
-		hs = prev
-	}
-	return entries > 0 || hs.GetVote() != prev.GetVote() || hs.GetTerm() != prev.GetTerm()
+func mustSync(hs *raftpb.HardState, prev hardState, entries int) bool {
+	return entries > 0 || hs != nil && (hs.GetVote() != prev.vote || hs.GetTerm() != prev.term)
 }
 
 // mustContinue checks that entries can follow and drops those that the
@@ -237,7 +231,7 @@ func batchBytes(entries []*raftpb.Entry, snap *raftpb.Snapshot) (int64, error) {
 }
 
 // standing is what a writer, who is alone, builds on.
-func (l *Log) standing() (hs *raftpb.HardState, base, last uint64, err error) {
+func (l *Log) standing() (hs hardState, base, last uint64, err error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.mu.hs, l.mu.index.base, l.mu.index.last, l.mu.err
@@ -307,7 +301,7 @@ func (l *Log) publish(hs *raftpb.HardState, entries []*raftpb.Entry, snap *raftp
 		l.mu.cache.add(entries)
 	}
 	if hs != nil {
-		l.mu.hs = proto.CloneOf(hs)
+		l.mu.hs = hardStateOf(hs)
 	}
 	l.mu.Unlock()
 	l.remove(dropped)
@@ -337,7 +331,7 @@ func (l *Log) Truncate(index uint64, conf *raftpb.ConfState, data []byte) error 
 	snap := &raftpb.Snapshot{
 		Data: bytes.Clone(data),
 		Metadata: &raftpb.SnapshotMetadata{
-			Index: new(index), Term: new(term), ConfState: proto.CloneOf(raftpb.EnsureConfState(conf)),
+			Index: new(index), Term: new(term), ConfState: raftpb.EnsureConfState(proto.CloneOf(conf)),
 		},
 	}
 	if err := l.maybeRotate(int64(proto.Size(snap)) + headerBytes); err != nil {

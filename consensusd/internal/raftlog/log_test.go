@@ -33,9 +33,9 @@ func hard(term, vote, commit uint64) *raftpb.HardState {
 }
 
 func snapAt(index, term uint64, data string) *raftpb.Snapshot {
-	return &raftpb.Snapshot{Data: []byte(data), Metadata: &raftpb.SnapshotMetadata{
+	return raftpb.EnsureSnapshot(&raftpb.Snapshot{Data: []byte(data), Metadata: &raftpb.SnapshotMetadata{
 		Index: new(index), Term: new(term), ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}},
-	}}
+	}})
 }
 
 // must fails the test on an error that leaves nothing to test.

@@ -17,7 +17,7 @@ import (
 //	11  flags   u8   flagEnd on the last record of a batch
 //	12  synced  u32  offset in this segment that was durable when this was written
 //
-// The salt is {segment's sequence number, record's offset}: a record is valid
+// The salt is made of the segment's number and the record's offset: a record is valid
 // only where it was written. Integers are little endian.
 const (
 	headerBytes = 16
@@ -53,11 +53,14 @@ func padded(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 // entrySize is what an entry takes in a segment.
 func entrySize(e *raftpb.Entry) int { return padded(headerBytes + entryFixed + len(e.Data)) }
 
+// salt is what a record's checksum begins with, so that the same bytes are not
+// valid in another place. (A finaliser of splitmix64: every bit of the place
+// changes the salt.)
 func salt(seq uint64, off int64) uint32 {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:], seq)
-	binary.LittleEndian.PutUint64(b[8:], uint64(off))
-	return crc32.Checksum(b[:], castagnoli())
+	x := seq*0x9e3779b97f4a7c15 + uint64(off)
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return uint32(x ^ x>>31)
 }
 
 // castagnoli is the table that selects the processor's own instruction;
@@ -129,11 +132,11 @@ func (e *encoder) bytes(t recordType, b []byte) {
 	e.buf = append(e.buf, b...)
 }
 
-func (e *encoder) hardState(hs *raftpb.HardState) {
+func (e *encoder) hardState(hs hardState) {
 	e.begin(recordHardState)
-	e.u64(hs.GetTerm())
-	e.u64(hs.GetVote())
-	e.u64(hs.GetCommit())
+	e.u64(hs.term)
+	e.u64(hs.vote)
+	e.u64(hs.commit)
 }
 
 func (e *encoder) entry(ent *raftpb.Entry) {
@@ -214,14 +217,28 @@ func (r record) entry() (entryHead, []byte, error) {
 	return h, r.payload[entryFixed:], nil
 }
 
-func (r record) hardState() (*raftpb.HardState, error) {
-	if len(r.payload) != hardStatePayload {
-		return nil, fmt.Errorf("hard state of %d bytes", len(r.payload))
+// hardState is raft's, as values; the zero value is none.
+type hardState struct{ term, vote, commit uint64 }
+
+func hardStateOf(hs *raftpb.HardState) hardState {
+	return hardState{hs.GetTerm(), hs.GetVote(), hs.GetCommit()}
+}
+
+func (hs hardState) proto() *raftpb.HardState {
+	if hs == (hardState{}) {
+		return nil
 	}
-	return &raftpb.HardState{
-		Term:   new(binary.LittleEndian.Uint64(r.payload)),
-		Vote:   new(binary.LittleEndian.Uint64(r.payload[8:])),
-		Commit: new(binary.LittleEndian.Uint64(r.payload[16:])),
+	return &raftpb.HardState{Term: &hs.term, Vote: &hs.vote, Commit: &hs.commit}
+}
+
+func (r record) hardState() (hardState, error) {
+	if len(r.payload) != hardStatePayload {
+		return hardState{}, fmt.Errorf("hard state of %d bytes", len(r.payload))
+	}
+	return hardState{
+		binary.LittleEndian.Uint64(r.payload),
+		binary.LittleEndian.Uint64(r.payload[8:]),
+		binary.LittleEndian.Uint64(r.payload[16:]),
 	}, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"path/filepath"
 	"slices"
 
@@ -41,10 +40,17 @@ type pending struct {
 //	that are no longer needed
 //
 // It changes nothing on disk before it has found the log sound.
-func (l *Log) recover(names []string) error {
+func (l *Log) recover(names []string) (err error) {
 	seqs, tmps := sortNames(names)
 	run := lastRun(seqs)
 	r := &recovery{l: l}
+	defer func() {
+		if err != nil {
+			for _, s := range append(r.stale, l.mu.index.segments...) {
+				err = errors.Join(err, s.release())
+			}
+		}
+	}()
 	var sealed bool
 	var end int64
 	for k, seq := range run {
@@ -56,13 +62,17 @@ func (l *Log) recover(names []string) error {
 			return err
 		}
 	}
-	if err := r.check(); err != nil {
+	if sealed {
+		if end, err = r.successor(tmps); err != nil {
+			return err
+		}
+	}
+	if err := r.check(end); err != nil {
 		return err
 	}
 	if sealed {
-		var err error
-		if end, err = r.finishRotation(tmps); err != nil {
-			return err
+		if err := l.reveal(l.mu.index.active()); err != nil {
+			return fmt.Errorf("raftlog: finish rotation in %s: %w", l.o.Dir, err)
 		}
 	}
 	if err := r.settle(end); err != nil {
@@ -203,20 +213,46 @@ func (r *recovery) judge(s *segment, end, off, size int64, last bool) error {
 		r.torn = max(r.torn, off-end)
 		return nil
 	}
-	rest := make([]byte, size-end)
-	if n, err := s.file.ReadAt(rest, end); err != nil && !(errors.Is(err, io.EOF) && n == len(rest)) {
-		return fmt.Errorf("raftlog: read %s: %w", s.path, err)
-	}
-	for i := 0; i+headerBytes <= len(rest); i += alignment {
-		if binary.LittleEndian.Uint16(rest[i+8:]) != magic {
-			continue
+	return r.scan(s, end, off, size)
+}
+
+// scan looks for valid records, and for anything but zeros, from end on.
+func (r *recovery) scan(s *segment, end, off, size int64) error {
+	buf := make([]byte, min(readBufferBytes, size-end))
+	for at := end; at < size; at += readBufferBytes {
+		chunk := buf[:min(readBufferBytes, size-at)]
+		if n, err := s.file.ReadAt(chunk, at); err != nil && !(errors.Is(err, io.EOF) && n == len(chunk)) {
+			return fmt.Errorf("raftlog: read %s: %w", s.path, err)
 		}
-		if rec, ok := parse(rest[i:], s.seq, end+int64(i)); ok && rec.synced > end {
-			return damaged(s.path, off, "the record is not valid, though the segment was durable up to offset %d (says the record at %d)", rec.synced, end+int64(i))
+		if n := len(bytes.TrimRight(chunk, "\x00")); n > 0 {
+			r.torn = at + int64(n) - end
+		}
+		// A record's magic is in its second eight bytes.
+		for i := 0; i+alignment <= len(chunk); i += alignment {
+			start := at + int64(i) - alignment
+			if binary.LittleEndian.Uint16(chunk[i:]) != magic || start < end {
+				continue
+			}
+			rec, ok, err := s.recordAt(start, size)
+			if err != nil {
+				return err
+			}
+			if ok && rec.synced > end {
+				return damaged(s.path, off, "the record is not valid, though the segment was durable up to offset %d (says the record at %d)", rec.synced, start)
+			}
 		}
 	}
-	r.torn += int64(len(bytes.TrimRight(rest, "\x00")))
 	return nil
+}
+
+// recordAt reads what may be a record in a file of this size.
+func (s *segment) recordAt(off, size int64) (record, bool, error) {
+	rd := bufio.NewReaderSize(io.NewSectionReader(s.file, off, size-off), headerBytes)
+	rec, _, ok, err := readRecord(rd, nil, s.seq, off, size)
+	if err != nil {
+		return record{}, false, fmt.Errorf("raftlog: read %s: %w", s.path, err)
+	}
+	return rec, ok, nil
 }
 
 // apply applies a whole batch.
@@ -318,25 +354,25 @@ func decodeSnapshot(b []byte) (snap *raftpb.Snapshot, index, term uint64, err er
 }
 
 // check holds what must be true of the log as a whole.
-func (r *recovery) check() error {
+func (r *recovery) check(end int64) error {
 	m := &r.l.mu
 	x := &m.index
 	if s := x.segments[0]; s.first > x.base+1 {
 		return damaged(s.path, 0, "entries %d to %d are missing, and with them the segments before this one", x.base+1, s.first-1)
 	}
-	if m.hs == nil {
-		return nil
-	}
-	if commit := m.hs.GetCommit(); commit > x.last {
-		return damaged(x.active().path, math.MaxInt64, "entry %d was committed and the log ends with %d", commit, x.last)
+	if m.hs.commit > x.last {
+		return damaged(x.active().path, end, "entry %d was committed and the log ends with %d", m.hs.commit, x.last)
 	}
 	// The commit index is not always synced; the snapshot's is.
-	m.hs.Commit = new(max(m.hs.GetCommit(), x.base))
+	if m.hs != (hardState{}) {
+		m.hs.commit = max(m.hs.commit, x.base)
+	}
 	return nil
 }
 
-// finishRotation goes on where a crash after sealing the last segment stopped.
-func (r *recovery) finishRotation(tmps []uint64) (end int64, err error) {
+// successor reads the segment that a crash after sealing the last one left
+// under its temporary name.
+func (r *recovery) successor(tmps []uint64) (end int64, err error) {
 	sealed := r.l.mu.index.active()
 	next := sealed.seq + 1
 	if !slices.Contains(tmps, next) {
@@ -346,14 +382,9 @@ func (r *recovery) finishRotation(tmps []uint64) (end int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if end, _, err = r.segment(s, true); err != nil {
-		return 0, err
-	}
+	end, _, err = r.segment(s, true)
 	s.path = filepath.Join(r.l.o.Dir, segmentName(next))
-	if err := r.l.reveal(s); err != nil {
-		return 0, fmt.Errorf("raftlog: finish rotation to %s: %w", s.path, err)
-	}
-	return end, nil
+	return end, err
 }
 
 // settle makes the active segment ready to be written to: nothing but zeros
@@ -382,6 +413,7 @@ func (r *recovery) settle(end int64) error {
 // sweep removes files that the log no longer needs.
 func (r *recovery) sweep(seqs, run, tmps []uint64) error {
 	r.l.remove(r.stale)
+	r.stale = nil
 	names := make([]string, 0, len(tmps))
 	for _, seq := range seqs[:len(seqs)-len(run)] {
 		names = append(names, segmentName(seq))

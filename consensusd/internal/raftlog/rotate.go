@@ -2,8 +2,6 @@ package raftlog
 
 import (
 	"errors"
-
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // maybeRotate makes room for a batch: in the active segment, or in a new one.
@@ -54,28 +52,26 @@ func (l *Log) seal(s *segment, next uint64) error {
 
 // writeAside makes a segment under its temporary name: preallocated, durable,
 // and beginning with all that a log must know besides its entries.
-func (l *Log) writeAside(seq uint64) (s *segment, pos int64, err error) {
-	s = newSegment(l.o.Dir, seq, nil)
-	if s.file, err = l.o.FS.Create(s.path + tmpSuffix); err != nil {
-		return nil, 0, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.file.Close())
-		}
-	}()
-	if err := s.file.Allocate(l.o.SegmentBytes); err != nil {
-		return nil, 0, err
-	}
+func (l *Log) writeAside(seq uint64) (*segment, int64, error) {
+	s := newSegment(l.o.Dir, seq, nil)
 	b, err := l.encodeHeader(seq)
 	if err != nil {
 		return nil, 0, err
 	}
-	if _, err := s.file.WriteAt(b, 0); err != nil {
+	if s.file, err = l.o.FS.Create(s.path + tmpSuffix); err != nil {
 		return nil, 0, err
 	}
-	if err := s.file.Sync(); err != nil {
-		return nil, 0, err
+	if err = s.file.Allocate(l.o.SegmentBytes); err == nil {
+		_, err = s.file.WriteAt(b, 0)
+	}
+	if err == nil {
+		err = s.file.Sync()
+	}
+	if err == nil {
+		err = l.o.FS.SyncDir(l.o.Dir) // a file without a name is no successor
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, s.file.Close())
 	}
 	s.headerEnd = int64(len(b))
 	return s, s.headerEnd, nil
@@ -88,10 +84,10 @@ func (l *Log) encodeHeader(seq uint64) ([]byte, error) {
 	e.start(seq, 0, 0)
 	e.segment(l.mu.index.last, l.mu.index.term(l.mu.index.last))
 	e.bytes(recordMeta, l.mu.meta)
-	if l.mu.hs != nil {
+	if l.mu.hs != (hardState{}) {
 		e.hardState(l.mu.hs)
 	}
-	if err := l.encodeSnapshot(recordSnapshot, raftpb.EnsureSnapshot(l.mu.snap)); err != nil {
+	if err := l.encodeSnapshot(recordSnapshot, l.mu.snap); err != nil {
 		return nil, err
 	}
 	return e.finish(), nil

@@ -14,11 +14,8 @@ import (
 func (l *Log) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	conf := proto.CloneOf(raftpb.EnsureConfState(l.mu.snap.GetMetadata().GetConfState()))
-	if l.mu.hs == nil {
-		return nil, conf, nil
-	}
-	return proto.CloneOf(l.mu.hs), conf, nil
+	conf := raftpb.EnsureConfState(proto.CloneOf(l.mu.snap.GetMetadata().GetConfState()))
+	return l.mu.hs.proto(), conf, nil
 }
 
 // FirstIndex implements raft.Storage: the index after the snapshot's.
@@ -54,7 +51,7 @@ func (l *Log) Term(i uint64) (uint64, error) {
 func (l *Log) Snapshot() (*raftpb.Snapshot, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return proto.CloneOf(l.mu.snap), nil
+	return raftpb.EnsureSnapshot(proto.CloneOf(l.mu.snap)), nil
 }
 
 // Bytes is what the kept segments take on disk, preallocation included.
