@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-const readBufferBytes = 1 << 20
+const readBufferBytes = 256 << 10
 
 // recovery reads the segments in order and rebuilds the index.
 type recovery struct {
@@ -126,7 +126,7 @@ func (r *recovery) segment(s *segment, last bool) (end int64, sealed bool, err e
 	if err != nil {
 		return 0, false, fmt.Errorf("raftlog: %s: %w", s.path, err)
 	}
-	rd := bufio.NewReaderSize(io.NewSectionReader(s.file, 0, size), readBufferBytes)
+	rd := bufio.NewReaderSize(io.NewSectionReader(s.file, 0, size), int(min(size, readBufferBytes)))
 	off := int64(0)
 	var buf []byte
 	for !sealed {

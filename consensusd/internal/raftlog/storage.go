@@ -54,7 +54,7 @@ func (l *Log) Snapshot() (*raftpb.Snapshot, error) {
 	return raftpb.EnsureSnapshot(proto.CloneOf(l.mu.snap)), nil
 }
 
-// Bytes is what the kept segments take on disk, preallocation included.
+// Bytes is what the kept segments hold, without what is only preallocated.
 func (l *Log) Bytes() int64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
