@@ -1119,8 +1119,10 @@ type LeaseChanges struct {
 	Complete bool           `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
 	Changes  []*LeaseChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Claim is the current claim's index, and the member that made it.
-	Claim         uint64 `protobuf:"varint,4,opt,name=claim,proto3" json:"claim,omitempty"`
-	ClaimMember   uint64 `protobuf:"varint,5,opt,name=claim_member,json=claimMember,proto3" json:"claim_member,omitempty"`
+	Claim       uint64 `protobuf:"varint,4,opt,name=claim,proto3" json:"claim,omitempty"`
+	ClaimMember uint64 `protobuf:"varint,5,opt,name=claim_member,json=claimMember,proto3" json:"claim_member,omitempty"`
+	// Revision is the store's at that position.
+	Revision      int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1186,6 +1188,13 @@ func (x *LeaseChanges) GetClaim() uint64 {
 func (x *LeaseChanges) GetClaimMember() uint64 {
 	if x != nil {
 		return x.ClaimMember
+	}
+	return 0
+}
+
+func (x *LeaseChanges) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
 	}
 	return 0
 }
@@ -1996,13 +2005,14 @@ const file_storepb_store_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\"<\n" +
 	"\rFollowRequest\x12+\n" +
 	"\x05after\x18\x01 \x01(\v2\x15.quartet.log.v1.LogIDR\x05after\"\x0f\n" +
-	"\rLeasesRequest\"\xc3\x01\n" +
+	"\rLeasesRequest\"\xdf\x01\n" +
 	"\fLeaseChanges\x12%\n" +
 	"\x02at\x18\x01 \x01(\v2\x15.quartet.log.v1.LogIDR\x02at\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x127\n" +
 	"\achanges\x18\x03 \x03(\v2\x1d.quartet.store.v1.LeaseChangeR\achanges\x12\x14\n" +
 	"\x05claim\x18\x04 \x01(\x04R\x05claim\x12!\n" +
-	"\fclaim_member\x18\x05 \x01(\x04R\vclaimMember\"\xd2\x01\n" +
+	"\fclaim_member\x18\x05 \x01(\x04R\vclaimMember\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\"\xd2\x01\n" +
 	"\vLeaseChange\x120\n" +
 	"\x02op\x18\x01 \x01(\x0e2 .quartet.store.v1.LeaseChange.OpR\x02op\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x1f\n" +

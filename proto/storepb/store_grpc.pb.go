@@ -54,7 +54,9 @@ type StoreClient interface {
 	// position given. OutOfRange when the store no longer has that position in
 	// memory: the caller starts anew from the position in the first batch.
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[buspb.Batch], error)
-	// Leases sends every lease record, then each change, for the lessor.
+	// Leases sends every lease record, then each change, for the lessor. Every
+	// applied position is shown soon, changes or not: a lessor acknowledges only
+	// what its feed has reached.
 	Leases(ctx context.Context, in *LeasesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseChanges], error)
 	// Export copies the whole state, at one position, to another store.
 	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportChunk], error)
@@ -252,7 +254,9 @@ type StoreServer interface {
 	// position given. OutOfRange when the store no longer has that position in
 	// memory: the caller starts anew from the position in the first batch.
 	Follow(*FollowRequest, grpc.ServerStreamingServer[buspb.Batch]) error
-	// Leases sends every lease record, then each change, for the lessor.
+	// Leases sends every lease record, then each change, for the lessor. Every
+	// applied position is shown soon, changes or not: a lessor acknowledges only
+	// what its feed has reached.
 	Leases(*LeasesRequest, grpc.ServerStreamingServer[LeaseChanges]) error
 	// Export copies the whole state, at one position, to another store.
 	Export(*ExportRequest, grpc.ServerStreamingServer[ExportChunk]) error
