@@ -27,6 +27,12 @@ var (
 		"before 3.4.34 a tombstone at the compact revision was dropped, and watchers from there missed the delete (etcd#18089, #19179)"}
 	futureWatchGetsProgress = difference{etcd34,
 		"before 3.4.38 a watch on a future revision was told of progress at once (etcd#20290)"}
+	negativeStartIsTaken = difference{etcd34,
+		"3.4 takes a negative start revision for none"}
+	progressWithoutWatchers = difference{etcd34,
+		"3.4 answers a progress request on a stream that watches nothing"}
+	progressAheadOfEvents = difference{etcd34,
+		"before 3.4.25 a progress answer could run ahead of events (etcd#15220)"}
 )
 
 // has reports whether d is known of tg.

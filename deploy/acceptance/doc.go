@@ -9,7 +9,8 @@
 //
 // ACCEPTANCE_TARGETS in the environment is the same as -targets. Without either,
 // all kinds run for which a program is at hand; one that is missing is skipped
-// with the reason, and fails the run when CI=true.
+// with the reason, and fails the run when CI=true. -full (ACCEPTANCE_FULL) runs
+// everything at the size that the promises name.
 //
 // # How tests are written
 //

@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 )
 
@@ -29,7 +30,7 @@ func newScene(t *testing.T, tg *target) *scene {
 	t.Helper()
 	s := &scene{
 		t: t, tg: tg, ctx: testContext(t),
-		prefix: t.Name() + "/",
+		prefix: fmt.Sprintf("%s/%d/", t.Name(), tg.scenes.Add(1)), // -count repeats names
 		kv:     pb.NewKVClient(tg.conn),
 		lease:  pb.NewLeaseClient(tg.conn),
 		watch:  pb.NewWatchClient(tg.conn),
@@ -49,6 +50,21 @@ func (s *scene) revision() int64 {
 		s.t.Fatalf("current revision: %v", err)
 	}
 	return resp.Header.Revision
+}
+
+// leaderConn is a raw connection to the leader, for the duration of the test.
+func (s *scene) leaderConn() *grpc.ClientConn {
+	s.t.Helper()
+	_, endpoint, err := s.tg.Leader(s.ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	conn, err := dial(endpoint)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // k is a key of the scene; the end of a range of them is k too.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 var targetsFlag = flag.String("targets", os.Getenv("ACCEPTANCE_TARGETS"),
 	"comma-separated kinds of cluster to run on (up, compact, split, etcd37, etcd34); default: all that are at hand")
 
+var fullFlag = flag.Bool("full", os.Getenv("ACCEPTANCE_FULL") != "",
+	"the sizes that the promises name (100,000 objects, 1,000,000 keys) and the scripts that take a minute")
+
 const (
 	startWithin = 5 * time.Minute // includes building the program
 	testWithin  = time.Minute     // one test on one target, unless it asks for more
@@ -31,6 +35,7 @@ type target struct {
 	*harness.Cluster
 	client *clientv3.Client // all endpoints
 	conn   *grpc.ClientConn // raw, to the first endpoint
+	scenes atomic.Int64     // begun on it
 }
 
 // suite is the state of one run of the tests.
