@@ -52,7 +52,6 @@ const (
 	tickMax = 100 * time.Millisecond
 
 	progressIntervalMin = 100 * time.Millisecond
-	requestQueueDepth   = 256
 )
 
 // DefaultConfig returns the defaults.

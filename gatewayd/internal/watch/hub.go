@@ -141,7 +141,7 @@ func New(cfg Config, deps Deps) (*Hub, error) {
 	}
 	return &Hub{
 		cfg: cfg, deps: deps, metrics: newMetrics(deps.Metrics),
-		news: make(chan news), requests: make(chan request, requestQueueDepth), results: make(chan result),
+		news: make(chan news), requests: make(chan request), results: make(chan result),
 		ready: make(chan struct{}), stopping: make(chan struct{}),
 		ring:    ring{bytesMax: cfg.RingBytesMax},
 		streams: make(map[*stream]struct{}), index: newIndex[*watcher](), unsynced: make(map[*watcher]struct{}),
@@ -174,7 +174,8 @@ func (h *Hub) tell(ctx context.Context, n news) error {
 	}
 }
 
-// post hands a request to the hub; false when the hub has stopped.
+// post hands a request to the hub; false when the hub has stopped. Nothing is
+// queued in between, so a stream whose opening was taken is ended by Run.
 func (h *Hub) post(r request) bool {
 	select {
 	case h.requests <- r:

@@ -144,7 +144,8 @@ func (s *memoryStore) history(ctx context.Context, r *storepb.HistoryRequest) (w
 	if r.From < s.compact {
 		return nil, rpctypes.ErrGRPCCompacted
 	}
-	return &memoryHistory{store: s, ctx: ctx, request: r, next: r.From, left: s.breakAfter}, nil
+	// Revision 1 is the empty store.
+	return &memoryHistory{store: s, ctx: ctx, request: r, next: max(r.From, 2), left: s.breakAfter}, nil
 }
 
 type memoryHistory struct {

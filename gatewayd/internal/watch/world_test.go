@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -46,7 +47,9 @@ type world struct {
 	clock *clock.Manual
 	conn  *grpc.ClientConn
 	floor atomic.Int64
-	stop  func()
+	// metrics is what the hub counts.
+	metrics *prometheus.Registry
+	stop    func()
 	// stopHub ends only the hub.
 	stopHub func()
 }
@@ -57,11 +60,13 @@ func ringBytes(n int) option   { return func(c *watch.Config, _ *watch.Deps) { c
 func outboxBytes(n int) option { return func(c *watch.Config, _ *watch.Deps) { c.OutboxBytesMax = n } }
 func realClock() option        { return func(_ *watch.Config, d *watch.Deps) { d.Clock = clock.Real() } }
 
-func newWorld(t testing.TB, options ...option) *world {
-	w := &world{t: t, store: newMemoryStore(), clock: new(clock.Manual)}
+func newWorld(t testing.TB, options ...option) *world { return newWorldWith(t, nil, options...) }
+
+func newWorldWith(t testing.TB, extra grpc.ServerOption, options ...option) *world {
+	w := &world{t: t, store: newMemoryStore(), clock: new(clock.Manual), metrics: prometheus.NewRegistry()}
 	cfg := watch.DefaultConfig()
 	deps := watch.Deps{
-		Clock: w.clock, Floor: w.floor.Load, History: w.store.history,
+		Metrics: w.metrics, Clock: w.clock, Floor: w.floor.Load, History: w.store.history,
 		Header: func(revision int64) *pb.ResponseHeader {
 			w.raise(revision)
 			return &pb.ResponseHeader{ClusterId: 7, MemberId: 8, Revision: revision, RaftTerm: 9}
@@ -77,7 +82,11 @@ func newWorld(t testing.TB, options ...option) *world {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	w.ctx = ctx
 	listener := bufconn.Listen(1 << 16)
-	server := grpc.NewServer(grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}))
+	serverOptions := []grpc.ServerOption{grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)})}
+	if extra != nil {
+		serverOptions = append(serverOptions, extra)
+	}
+	server := grpc.NewServer(serverOptions...)
 	pb.RegisterWatchServer(server, w.hub)
 	hubCtx, stopHub := context.WithCancel(context.Background())
 	hubEnded, served := make(chan struct{}), make(chan struct{})
@@ -119,6 +128,20 @@ func (w *world) put(ops ...op) int64 {
 	r := w.store.write(ops...)
 	w.publish()
 	return r
+}
+
+// count is the value of a metric without labels.
+func (w *world) count(name string) float64 {
+	families, err := w.metrics.Gather()
+	must(err)
+	for _, f := range families {
+		if f.GetName() == name {
+			m := f.Metric[0]
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	w.t.Fatalf("no metric %s", name)
+	return 0
 }
 
 // client is one Watch call.
