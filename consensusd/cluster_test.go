@@ -7,11 +7,15 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/quartet-kv/quartet/consensusd"
 	"github.com/quartet-kv/quartet/proto/consensuspb"
@@ -39,8 +43,10 @@ type member struct {
 	cfg     consensusd.Config
 	addr    string
 	store   *store
+	gate    *gate
 
-	stop func() error // nil while down
+	server *inproc.Server
+	stop   func() error // nil while down
 }
 
 func newCluster(t *testing.T, n int, edit ...func(*consensusd.Config)) *cluster {
@@ -61,7 +67,7 @@ func newCluster(t *testing.T, n int, edit ...func(*consensusd.Config)) *cluster 
 		for _, e := range edit {
 			e(&cfg)
 		}
-		m := &member{cluster: c, cfg: cfg, addr: rows[i].Name}
+		m := &member{cluster: c, cfg: cfg, addr: rows[i].Name, gate: &gate{Dialer: c.fabric}}
 		m.store = newStore(m)
 		c.members = append(c.members, m)
 	}
@@ -84,9 +90,10 @@ func (c *cluster) stopAll() {
 func (m *member) start() {
 	t := m.cluster.t
 	t.Helper()
+	m.gate.shut.Store(false)
 	d, err := consensusd.New(m.cfg, consensusd.Deps{
 		Log:     slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})).With("name", m.addr),
-		Metrics: prometheus.NewRegistry(), Dialer: m.cluster.fabric,
+		Metrics: prometheus.NewRegistry(), Dialer: m.gate,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +105,7 @@ func (m *member) start() {
 	go func() { ended <- d.Run(ctx) }()
 	storeEnded := make(chan struct{})
 	go func() { defer close(storeEnded); m.store.run(ctx) }()
+	m.server = server
 	m.stop = func() error {
 		cancel()
 		err := <-ended
@@ -107,8 +115,16 @@ func (m *member) start() {
 	}
 }
 
-// halt stops the member in good order; kill takes it off the fabric first, so
-// that it can hand nothing over.
+// kill cuts the member off before it is stopped, so that it can hand nothing
+// over.
+func (m *member) kill() {
+	m.cluster.t.Helper()
+	m.gate.shut.Store(true)
+	m.server.Stop()
+	m.halt()
+}
+
+// halt stops the member in good order.
 func (m *member) halt() {
 	m.cluster.t.Helper()
 	if err := m.stop(); err != nil {
@@ -266,6 +282,56 @@ func (s *store) payloads() []string {
 	return out
 }
 
+// gate is a member's way out to its peers, which can be shut.
+type gate struct {
+	dial.Dialer
+	shut atomic.Bool
+}
+
+var errShut = status.Error(codes.Unavailable, "shut")
+
+func (g *gate) Dial(addr string, c dial.Class) (grpc.ClientConnInterface, error) {
+	conn, err := g.Dialer.Dial(addr, c)
+	return gatedConn{conn, g}, err
+}
+
+type gatedConn struct {
+	grpc.ClientConnInterface
+	gate *gate
+}
+
+func (c gatedConn) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, o ...grpc.CallOption) (grpc.ClientStream, error) {
+	if c.gate.shut.Load() {
+		return nil, errShut
+	}
+	s, err := c.ClientConnInterface.NewStream(ctx, d, method, o...)
+	return gatedStream{s, c.gate}, err
+}
+
+type gatedStream struct {
+	grpc.ClientStream
+	gate *gate
+}
+
+func (s gatedStream) SendMsg(m any) error {
+	if s.gate.shut.Load() {
+		return errShut
+	}
+	return s.ClientStream.SendMsg(m)
+}
+
+// has tells whether the payload was delivered.
+func (s *store) has(payload string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.entries) - 1; i >= 0; i-- {
+		if string(s.entries[i].Payload) == payload {
+			return true
+		}
+	}
+	return false
+}
+
 // testWriter logs into the test, and into nothing once it is over.
 type testWriter struct{ t *testing.T }
 
@@ -273,3 +339,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(string(b[:len(b)-1]))
 	return len(b), nil
 }
+
+var discard = slog.New(slog.DiscardHandler)
+
+func newRegistry() *prometheus.Registry { return prometheus.NewRegistry() }

@@ -50,7 +50,8 @@ type Config struct {
 	// InflightBytesMax bounds what is sent to a peer and not acknowledged.
 	InflightBytesMax int64
 	// LogBytesMax is the hard cap of the log: beyond it proposals are refused until
-	// every member's store has synced enough to truncate.
+	// every member's store has synced enough to truncate. What was taken before may
+	// exceed it by UncommittedBytesMax.
 	LogBytesMax int64
 	// LogTailEntries are kept below what every store has synced.
 	LogTailEntries int64

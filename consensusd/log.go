@@ -51,15 +51,18 @@ func openLog(cfg Config, id membership.Identity, log *slog.Logger) (*diskLog, er
 	return &diskLog{l, id}, nil
 }
 
-// InitialState implements raft.Storage: the conf state is the metadata's,
-// which is of a later index than the snapshot's.
+// InitialState implements raft.Storage with what the metadata knows better.
 func (l *diskLog) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	hs, _, err := l.Log.InitialState()
 	if err != nil {
 		return nil, nil, err
 	}
 	meta, err := l.Meta()
-	return hs, raftpb.EnsureConfState(meta.Conf), err
+	if err != nil {
+		return nil, nil, err
+	}
+	hs, conf := meta.InitialState(hs)
+	return hs, conf, nil
 }
 
 // Append implements node.Storage.

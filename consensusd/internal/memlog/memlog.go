@@ -39,10 +39,7 @@ func (l *Log) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	hs, _, err := l.MemoryStorage.InitialState()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	conf := l.mu.meta.Conf
-	if conf == nil {
-		conf = &raftpb.ConfState{}
-	}
+	hs, conf := l.mu.meta.InitialState(hs)
 	return hs, conf, err
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/quartet-kv/quartet/proto/peerpb"
 )
 
-// truncateEvery keeps truncation from being asked for a handful of entries.
-const truncateEvery = 10_000
+// truncateMin keeps truncation from being asked for a handful of entries.
+const truncateMin = 100
 
 // clusterView is what members have told each other about their stores.
 type clusterView struct {
@@ -64,8 +64,8 @@ func (n *Node) updateCluster() {
 		report.Publisher, report.Truncate = n.cluster.publisher, n.cluster.truncate
 	}
 	n.deps.Sender.SetReport(report)
-	n.maybeTruncate(own)
 	n.measureLog()
+	n.maybeTruncate(own)
 }
 
 // choosePublisher names the leader's own store, which is told of a commit
@@ -99,18 +99,32 @@ func (n *Node) truncatable(own deliver.Progress) uint64 {
 		}
 		least = min(least, pr.Match, synced)
 	})
-	if least <= n.cfg.LogTailEntries {
+	tail := n.tailEntries()
+	if least <= tail {
 		return 0
 	}
-	return least - n.cfg.LogTailEntries
+	return least - tail
+}
+
+// tailEntries is what is kept for those who come back. A log that is half way
+// to its cap, since its entries are large, keeps none.
+func (n *Node) tailEntries() uint64 {
+	if n.deps.Storage.Size() >= n.cfg.LogBytesMax/2 {
+		return 0
+	}
+	return n.cfg.LogTailEntries
 }
 
 // maybeTruncate lets go of what the leader allows and the own store has synced.
 func (n *Node) maybeTruncate(own deliver.Progress) {
 	below := min(n.cluster.truncate, uint64(own.Synced), n.delivered)
+	step := max(n.tailEntries(), truncateMin)
+	if n.logFull {
+		step = 1
+	}
 	// The snapshot that stands for what is gone holds the membership as of its own
 	// index, and only today's is at hand.
-	if below < n.cluster.truncated+truncateEvery || below <= n.confIndex {
+	if below < n.cluster.truncated+step || below <= n.confIndex {
 		return
 	}
 	n.cluster.truncated = below

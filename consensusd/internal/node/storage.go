@@ -17,7 +17,18 @@ type Meta struct {
 	Members membership.List
 }
 
-// Storage is the durable log. Reads may run beside one writer.
+// InitialState is what raft starts from, given the hard state of the log: a
+// commit index travels with the appends and may be older than the metadata,
+// and the conf state of the log's snapshot is.
+func (m Meta) InitialState(hs *raftpb.HardState) (*raftpb.HardState, *raftpb.ConfState) {
+	if m.Applied > hs.GetCommit() {
+		hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(m.Applied)}
+	}
+	return hs, raftpb.EnsureConfState(m.Conf)
+}
+
+// Storage is the durable log, whose InitialState has gone through
+// Meta.InitialState. Reads may run beside one writer.
 type Storage interface {
 	raft.Storage
 	// Append makes the hard state (nil: unchanged) and the entries durable, which
