@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,6 +12,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 const (
@@ -94,4 +98,36 @@ func (c *Cluster) Leader(ctx context.Context) (int, string, error) {
 		}
 	}
 	return 0, "", fmt.Errorf("no endpoint names a leader")
+}
+
+// WaitHealthy waits until the named process serves: a daemon of split says so by
+// the gRPC health service on its address (NATS by taking a connection), any
+// other process by a linearizable read on every endpoint.
+func (c *Cluster) WaitHealthy(ctx context.Context, name string) error {
+	p := c.process(name)
+	switch {
+	case p == nil:
+		return fmt.Errorf("no process %q", name)
+	case p.Address == "":
+		return c.WaitReady(ctx)
+	case strings.HasPrefix(name, "nats"):
+		return waitFor(ctx, "connection to "+name, func() (bool, error) {
+			conn, err := net.DialTimeout("tcp", p.Address, dialWithin)
+			if err != nil {
+				return false, nil
+			}
+			return true, conn.Close()
+		})
+	}
+	conn, err := grpc.NewClient(p.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return waitFor(ctx, "health of "+name, func() (bool, error) {
+		try, cancel := context.WithTimeout(ctx, askWithin)
+		defer cancel()
+		resp, err := healthpb.NewHealthClient(conn).Check(try, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		return err == nil && resp.Status == healthpb.HealthCheckResponse_SERVING, nil
+	})
 }

@@ -282,7 +282,7 @@ const logLineMax = 300
 func (c *Cluster) LogTails(n int) string {
 	var b strings.Builder
 	logs, _ := filepath.Glob(filepath.Join(c.dir, "*.log"))
-	more, _ := filepath.Glob(filepath.Join(c.dir, "data", supervisor, "*.log"))
+	more, _ := filepath.Glob(filepath.Join(c.dataDir(supervisor), "logs", "*.log"))
 	for _, path := range append(logs, more...) {
 		text, err := os.ReadFile(path)
 		if err != nil {
