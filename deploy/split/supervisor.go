@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -29,11 +30,11 @@ type child struct {
 }
 
 // supervise starts the processes in order, writes the table and waits for ctx;
-// then it ends them in reverse order. started is called once the table stands.
+// then it ends them in reverse order.
 //
 // It runs on one locked OS thread: the kernel's promise to kill the children
 // with their parent is tied to the thread that made them.
-func supervise(ctx context.Context, dir string, log *slog.Logger, processes []process, started func()) error {
+func supervise(ctx context.Context, dir string, log *slog.Logger, processes []process) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	self, err := os.Executable()
@@ -54,7 +55,6 @@ func supervise(ctx context.Context, dir string, log *slog.Logger, processes []pr
 	if err := writeTable(dir, rows); err != nil {
 		return err
 	}
-	started()
 	<-ctx.Done()
 	return nil
 }
@@ -103,4 +103,13 @@ func stopAll(children []*child, log *slog.Logger) {
 			<-c.done
 		}
 	}
+}
+
+// alive tells whether the process of a row still runs that row's command.
+func alive(r Row) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", r.PID))
+	if err != nil {
+		return false
+	}
+	return strings.TrimSuffix(string(line), "\x00") == strings.Join(r.Command, "\x00")
 }

@@ -23,7 +23,7 @@ func TestTableKeepsCommandLines(t *testing.T) {
 	}
 	for i := range want {
 		if got[i].Name != want[i].Name || got[i].PID != want[i].PID || got[i].Address != want[i].Address || !slices.Equal(got[i].Command, want[i].Command) {
-			t.Errorf("row %d: %q, want %q", i, got[i], want[i])
+			t.Errorf("row %d: %+v, want %+v", i, got[i], want[i])
 		}
 	}
 }

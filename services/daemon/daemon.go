@@ -147,7 +147,7 @@ func run(ctx context.Context, name string, p process, build func(Env) (Service, 
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if p.metricsListen != "" {
-		g.Go(func() error { return serveMetrics(ctx, p.metricsListen, registry) })
+		g.Go(func() error { return ServeMetrics(ctx, p.metricsListen, registry) })
 	}
 	g.Go(func() error { return Serve(ctx, p.listen, log, svc) })
 	return g.Wait()
@@ -212,7 +212,8 @@ func Listen(addr string) (net.Listener, error) {
 	return lis, nil
 }
 
-func serveMetrics(ctx context.Context, addr string, registry *prometheus.Registry) error {
+// ServeMetrics serves /metrics of registry at addr until ctx ends.
+func ServeMetrics(ctx context.Context, addr string, registry *prometheus.Registry) error {
 	lis, err := Listen(addr)
 	if err != nil {
 		return err
