@@ -1,12 +1,16 @@
-// Package bus spreads the news of what stores applied.
 package bus
 
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/quartet-kv/quartet/proto/buspb"
 )
+
+// HeartbeatEvery is how often an idle publisher says that nothing happened, with
+// a batch whose prev_index is its own index.
+const HeartbeatEvery = 100 * time.Millisecond
 
 // Publisher is where a store says what it applied.
 type Publisher interface {
@@ -19,18 +23,18 @@ type Publisher interface {
 
 // Subscriber is where a gateway hears it.
 type Subscriber interface {
-	// Subscribe starts to hear. What is published before it returns may be
-	// missed.
+	// Subscribe starts to hear. It does not wait for a connection: what is
+	// published right after it returns may still be missed.
 	Subscribe(ctx context.Context) (Subscription, error)
 }
 
 // Subscription is one receiver's queue, bounded: under pressure batches are
-// dropped, and Recv says ErrLapsed before the next one.
+// dropped, and Recv says ErrLapsed in their place.
 type Subscription interface {
 	// Recv returns the next batch: at most once, in the order of its publisher.
 	// ErrLapsed says that batches may have been missed here; the subscription
 	// goes on. Any other error but ctx's ends it. The batch is shared: it must
-	// not be changed.
+	// not be changed. One goroutine calls Recv.
 	Recv(ctx context.Context) (*buspb.Batch, error)
 	// Close ends the subscription; Recv returns ErrClosed from then on.
 	Close()

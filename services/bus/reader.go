@@ -2,10 +2,14 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quartet-kv/quartet/proto/buspb"
+	"github.com/quartet-kv/quartet/services/errs"
 	"github.com/quartet-kv/quartet/services/logid"
 )
 
@@ -26,19 +30,23 @@ type Feed interface {
 }
 
 // Pull opens a Feed from the position after the given one, at any store; the
-// zero position asks from now on. It ends with ctx. A store that no longer
-// holds the position answers errs.ErrFollowBehind (from Pull or the first
-// Recv).
+// zero position asks from now on, and the feed's first batch then says where
+// that is. It ends with ctx. A store that no longer holds the position answers
+// errs.ErrFollowBehind (from Pull or the first Recv).
 type Pull func(ctx context.Context, after logid.ID) (Feed, error)
 
 // Sink is who reads. Its methods are called from one goroutine, one at a time.
+// They may wait: the bus meanwhile drops what its queue does not hold, and the
+// Reader fetches that afterwards.
 type Sink interface {
 	// Accept takes the next batch: PrevIndex and PrevRevision are where the
-	// Sink stands, revisions that it has are left out.
+	// Sink stands, revisions that it has are left out. Pull is never set. A
+	// batch at the Sink's own position tells of a new raft term.
 	Accept(ctx context.Context, b *buspb.Batch) error
 	// Reset says that what lies between the Sink's position and p cannot be had
 	// as batches: the Sink must fetch the state or the history up to p from a
-	// store. The batches after p follow.
+	// store. The batches after p follow. P is below the Sink's position only if
+	// the store's history contradicts the Sink's.
 	Reset(ctx context.Context, p Position) error
 }
 
@@ -50,26 +58,158 @@ type ReaderConfig struct {
 	Start      Position
 	Subscriber Subscriber
 	Pull       Pull
-	Log        *slog.Logger
+	// Log; nil discards.
+	Log *slog.Logger
 
-	// SilenceMax is how long the bus may say nothing before stores are asked.
+	// SilenceMax is how long the bus may say nothing before a store is asked.
 	// Default 350 ms: an idle publisher says so every 100 ms.
 	SilenceMax time.Duration
-	// AheadBatchesMax bounds the batches from beyond a gap that are kept while
-	// the gap is filled. Default 256.
+	// WantWait is how long the bus may take to bring what the Sink wants before
+	// a store is asked. Default 10 ms.
+	WantWait time.Duration
+	// AheadBatchesMax and AheadBytesMax bound the batches from beyond a gap that
+	// are kept while the gap is filled. Defaults 1024 and 16 MiB.
 	AheadBatchesMax int
+	AheadBytesMax   int
+	// RetryMin and RetryMax bound the pause before a failed pull or subscription
+	// is tried again. Defaults 10 ms and 500 ms.
+	RetryMin, RetryMax time.Duration
+}
+
+func (c *ReaderConfig) setDefaults() {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, limit := range []struct {
+		value   *time.Duration
+		initial time.Duration
+	}{
+		{&c.SilenceMax, 350 * time.Millisecond},
+		{&c.WantWait, 10 * time.Millisecond},
+		{&c.RetryMin, 10 * time.Millisecond},
+		{&c.RetryMax, 500 * time.Millisecond},
+	} {
+		if *limit.value <= 0 {
+			*limit.value = limit.initial
+		}
+	}
+	if c.AheadBatchesMax <= 0 {
+		c.AheadBatchesMax = 1024
+	}
+	if c.AheadBytesMax <= 0 {
+		c.AheadBytesMax = 16 << 20
+	}
 }
 
 // Reader makes of a bus that may lose, repeat, reorder or stop, and of stores
-// that can be asked, one sequence without gaps and repetitions.
-type Reader struct{}
+// that can be asked, one sequence without gaps and repetitions. Bus and pulled
+// batches are judged by one rule, so it never matters which brings what.
+type Reader struct {
+	config ReaderConfig
+	log    *slog.Logger
+	want   atomic.Uint64
+	wanted chan struct{}
+	pulls  atomic.Int64
+}
 
 // NewReader returns a Reader that reads nothing before Run.
-func NewReader(c ReaderConfig) *Reader { return &Reader{} }
-
-// Run reads until ctx ends or the Sink returns an error, and returns that.
-func (r *Reader) Run(ctx context.Context, sink Sink) error { panic("todo") }
+func NewReader(c ReaderConfig) *Reader {
+	c.setDefaults()
+	return &Reader{config: c, log: c.Log, wanted: make(chan struct{}, 1)}
+}
 
 // Want says that the Sink needs to reach an index soon, for instance since a
-// read waits for it: if the bus does not bring it at once, a store is asked.
-func (r *Reader) Want(index logid.Index) { panic("todo") }
+// read waits for it: if the bus does not bring it at once, a store is asked. It
+// never blocks.
+func (r *Reader) Want(index logid.Index) {
+	for {
+		old := r.want.Load()
+		if uint64(index) <= old {
+			return
+		}
+		if r.want.CompareAndSwap(old, uint64(index)) {
+			break
+		}
+	}
+	select {
+	case r.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// Pulls is how many times a store was asked since the start.
+func (r *Reader) Pulls() int64 { return r.pulls.Load() }
+
+// Run reads until ctx ends or the Sink returns an error, and returns that. It is
+// called once.
+func (r *Reader) Run(ctx context.Context, sink Sink) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	heard := make(chan news)
+	wg.Go(func() { r.hear(ctx, heard) })
+	s := &sequence{reader: r, config: &r.config, sink: sink, wg: &wg, position: r.config.Start, cluster: r.config.ClusterID}
+	s.known = s.position != Position{}
+	s.retry = r.config.RetryMin
+	return s.run(ctx, heard)
+}
+
+// news is what the bus or a store brings: a batch, a lapse or an end.
+type news struct {
+	batch *buspb.Batch
+	err   error
+}
+
+// hear hands over what the bus says, and subscribes again when it ends.
+func (r *Reader) hear(ctx context.Context, heard chan<- news) {
+	pause := r.config.RetryMin
+	for ctx.Err() == nil {
+		sub, err := r.config.Subscriber.Subscribe(ctx)
+		if err == nil {
+			err = forward(ctx, func() (*buspb.Batch, error) { return sub.Recv(ctx) }, heard, func() { pause = r.config.RetryMin })
+			sub.Close()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.Debug("bus subscription ended", "err", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, r.config.RetryMax)
+	}
+}
+
+// forward hands batches and lapses over until recv fails.
+func forward(ctx context.Context, recv func() (*buspb.Batch, error), to chan<- news, got func()) error {
+	for {
+		b, err := recv()
+		if err != nil && !errors.Is(err, ErrLapsed) {
+			return err
+		}
+		got()
+		select {
+		case to <- news{batch: b, err: err}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// follow hands over what a store says after a position, then the end.
+func (r *Reader) follow(ctx context.Context, after logid.ID, to chan<- news) {
+	r.pulls.Add(1)
+	feed, err := r.config.Pull(ctx, after)
+	if err == nil {
+		err = forward(ctx, feed.Recv, to, func() {})
+	}
+	select {
+	case to <- news{err: err}:
+	case <-ctx.Done():
+	}
+}
+
+// behind tells whether a store said that it no longer holds a position.
+func behind(err error) bool { return errors.Is(err, errs.ErrFollowBehind) }

@@ -31,7 +31,8 @@ type ReaderConfig struct {
 	// beyond it Read refuses with errs.ErrTooManyRequests. Default 65536.
 	PendingReadsMax int
 	// SlowAfter is how long a store may take before another one is asked the
-	// same, to a quarter; it is then avoided for as long. Default 1 s.
+	// same, to a quarter; it is then avoided for as long, and for longer each time
+	// that it does not answer at all. Default 1 s.
 	SlowAfter time.Duration
 	// BrokenPause is how long a store is avoided after its stream broke; default
 	// 100 ms.

@@ -22,6 +22,10 @@ var errAskAnother = errors.New("store: ask another one")
 // slowTicks is how many ticks of a link's clock make SlowAfter.
 const slowTicks = 4
 
+// slowStrikesMax bounds how often the time doubles for which a store is avoided
+// that is slow time and again.
+const slowStrikesMax = 4
+
 // link is a Reader's stream to one store.
 type link struct {
 	reader *Reader
@@ -39,6 +43,7 @@ type link struct {
 		pending map[uint64]*question // sent and queued
 		lanes   [2]lane
 		tick    int
+		strikes int  // times that it was slow since it last answered
 		waiting bool // the sender found nothing to send
 	}
 }
@@ -303,6 +308,7 @@ func (l *link) receive(stream storepb.Store_ReadClient) error {
 func (l *link) onResults(results *storepb.ReadResults) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.mu.strikes = 0
 	for _, r := range results.Results {
 		q, ok := l.mu.pending[r.Id]
 		if !ok || q.batch == nil {
@@ -339,7 +345,8 @@ func (l *link) onTick() {
 		}
 	}
 	if slow {
-		l.avoid(l.reader.config.SlowAfter)
+		l.avoid(l.reader.config.SlowAfter << min(l.mu.strikes, slowStrikesMax))
+		l.mu.strikes++
 	}
 }
 
