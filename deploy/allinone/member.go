@@ -77,7 +77,7 @@ func (m *member) daemons() ([]daemon.Service, error) {
 	}
 	sc := stored.DefaultConfig()
 	sc.Name, sc.DataDir, sc.Engine = m.Name, filepath.Join(m.DataDir, "store"), m.engine
-	sc.Consensus = []string{m.self}
+	sc.MemberConsensus = []string{m.self}
 	s, err := stored.New(sc, stored.Deps{Log: m.log.With("daemon", "stored"), Metrics: m.registry, Dialer: m.dialer})
 	if err != nil {
 		return nil, err

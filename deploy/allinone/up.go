@@ -82,7 +82,7 @@ func (u *up) member(i int, order, state, time *daemon.Stage) error {
 	}
 	sc := stored.DefaultConfig()
 	sc.Name, sc.DataDir, sc.Engine = address("stored", i), filepath.Join(dir, "store"), u.Engine
-	sc.Consensus = []string{address("consensusd", i)}
+	sc.MemberConsensus = []string{address("consensusd", i)}
 	s, err := stored.New(sc, stored.Deps{Log: log("stored"), Metrics: prometheus.NewRegistry(), Dialer: u.fabric, Bus: u.bus})
 	if err != nil {
 		return err

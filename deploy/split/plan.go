@@ -78,10 +78,10 @@ func (c Config) plan(addrs *addresses) ([]process, error) {
 		daemon("consensusd", i, append([]string{fmt.Sprintf("--name=m%d", i), dir("consensus", i)}, members...)...)
 	}
 	for i := 1; i <= c.Members; i++ {
-		daemon("stored", i, dir("store", i), fmt.Sprintf("--name=stored-%d", i), "--consensus="+seeds[i-1], "--engine="+c.Engine, "--nats="+bus)
+		daemon("stored", i, dir("store", i), fmt.Sprintf("--name=stored-%d", i), "--member-consensus="+seeds[i-1], "--engine="+c.Engine, "--nats="+bus)
 	}
 	for i := 1; i <= c.Members; i++ {
-		daemon("leased", i, fmt.Sprintf("--name=leased-%d", i), "--consensus="+seeds[i-1])
+		daemon("leased", i, "--consensus="+seeds[i-1], "--store="+addr(fmt.Sprintf("stored-%d", i)), "--seed="+strings.Join(seeds, ","))
 	}
 	for i, client := range c.ClientAddrs {
 		name := fmt.Sprintf("gatewayd-%d", i+1)
