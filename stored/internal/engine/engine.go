@@ -81,7 +81,8 @@ type IterOptions struct {
 type Engine interface {
 	// Commit writes rows, all readable when it returns, and notes that the
 	// store now stands at pos, which never goes back. Rows may be of many
-	// stamps in any order; writing a version again replaces it. Durability is
+	// stamps in any order, each version at most once; writing a version again
+	// in a later Commit replaces it. Durability is
 	// Sync's business. Commit keeps no reference to the slices' bytes after it
 	// returned. It blocks while the engine has no room (that bounds memory).
 	//
