@@ -2,6 +2,8 @@ package gatewayd
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/quartet-kv/quartet/proto/buspb"
 	"github.com/quartet-kv/quartet/proto/storepb"
 	"github.com/quartet-kv/quartet/services/bus"
+	"github.com/quartet-kv/quartet/services/errs"
 	"github.com/quartet-kv/quartet/services/logid"
 )
 
@@ -35,23 +38,48 @@ func eachStore[T any](ctx context.Context, f *face, open func(storepb.StoreClien
 	return got, err
 }
 
-// follow implements bus.Pull.
+// followFirstMax is how long a store may take to say its first word: an idle
+// one speaks up several times a second.
+const followFirstMax = 2 * time.Second
+
+// follow implements bus.Pull. Of several refusals, "behind" is the one that
+// the reader must know.
 func (f *face) follow(ctx context.Context, after logid.ID) (bus.Feed, error) {
-	return eachStore(ctx, f, func(c storepb.StoreClient) (bus.Feed, error) {
-		stream, err := c.Follow(ctx, &storepb.FollowRequest{After: after.Proto()})
-		if err != nil {
-			return nil, err
-		}
-		// A store that is not there, or no longer has the position, says so
-		// with the first message.
-		first, err := stream.Recv()
-		return &feed{stream, first}, err
+	behind := false
+	got, err := eachStore(ctx, f, func(c storepb.StoreClient) (bus.Feed, error) {
+		feed, err := follow(ctx, c, after)
+		behind = behind || errors.Is(err, errs.ErrFollowBehind)
+		return feed, err
 	})
+	if err != nil && behind {
+		err = errs.ErrFollowBehind
+	}
+	return got, err
+}
+
+// follow opens a feed at one store and waits for its first batch, since only
+// then it is known to have one.
+func follow(ctx context.Context, c storepb.StoreClient, after logid.ID) (bus.Feed, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	patience := time.AfterFunc(followFirstMax, cancel)
+	stream, err := c.Follow(ctx, &storepb.FollowRequest{After: after.Proto()})
+	if err == nil {
+		var first *buspb.Batch
+		if first, err = stream.Recv(); err == nil && patience.Stop() {
+			return &feed{stream, cancel, first}, nil
+		}
+	}
+	cancel()
+	if err == nil {
+		err = context.DeadlineExceeded
+	}
+	return nil, err
 }
 
 // feed is a stream of which the first message was received already.
 type feed struct {
 	stream storepb.Store_FollowClient
+	cancel context.CancelFunc
 	first  *buspb.Batch
 }
 
@@ -60,7 +88,11 @@ func (f *feed) Recv() (*buspb.Batch, error) {
 		f.first = nil
 		return b, nil
 	}
-	return f.stream.Recv()
+	b, err := f.stream.Recv()
+	if err != nil {
+		f.cancel()
+	}
+	return b, err
 }
 
 // history opens the events of a range at a store.
