@@ -21,6 +21,7 @@ import (
 	"github.com/quartet-kv/quartet/gatewayd/internal/members"
 	"github.com/quartet-kv/quartet/gatewayd/internal/watch"
 	"github.com/quartet-kv/quartet/services/bus"
+	"github.com/quartet-kv/quartet/services/bus/follow"
 	"github.com/quartet-kv/quartet/services/cluster"
 	"github.com/quartet-kv/quartet/services/consensus"
 	"github.com/quartet-kv/quartet/services/daemon"
@@ -86,7 +87,7 @@ func (f *face) newWatch(g *Gatewayd, id edge.Identity) (err error) {
 	}
 	subscriber := g.deps.Bus
 	if subscriber == nil {
-		subscriber = silence{}
+		subscriber = follow.New(f.follow, bus.QueueLimits{})
 	}
 	f.news = bus.NewReader(bus.ReaderConfig{ClusterID: id.ClusterID, Subscriber: subscriber, Pull: f.follow, Log: g.log})
 	return nil

@@ -47,7 +47,7 @@ const followFirstMax = 2 * time.Second
 func (f *face) follow(ctx context.Context, after logid.ID) (bus.Feed, error) {
 	behind := false
 	got, err := eachStore(ctx, f, func(c storepb.StoreClient) (bus.Feed, error) {
-		feed, err := follow(ctx, c, after)
+		feed, err := followOne(ctx, c, after)
 		behind = behind || errors.Is(err, errs.ErrFollowBehind)
 		return feed, err
 	})
@@ -57,9 +57,9 @@ func (f *face) follow(ctx context.Context, after logid.ID) (bus.Feed, error) {
 	return got, err
 }
 
-// follow opens a feed at one store and waits for its first batch, since only
+// followOne opens a feed at one store and waits for its first batch, since only
 // then it is known to have one.
-func follow(ctx context.Context, c storepb.StoreClient, after logid.ID) (bus.Feed, error) {
+func followOne(ctx context.Context, c storepb.StoreClient, after logid.ID) (bus.Feed, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	patience := time.AfterFunc(followFirstMax, cancel)
 	stream, err := c.Follow(ctx, &storepb.FollowRequest{After: after.Proto()})
@@ -116,23 +116,3 @@ func (f *face) waitCompacted(ctx context.Context, revision int64) error {
 	_, err = client.WaitCompacted(ctx, &storepb.WaitCompactedRequest{CompactRevision: revision})
 	return err
 }
-
-// silence is a bus that brings nothing: its reader asks stores.
-type silence struct{}
-
-func (silence) Subscribe(context.Context) (bus.Subscription, error) {
-	return silentSubscription{make(chan struct{})}, nil
-}
-
-type silentSubscription struct{ closed chan struct{} }
-
-func (s silentSubscription) Recv(ctx context.Context) (*buspb.Batch, error) {
-	select {
-	case <-s.closed:
-		return nil, bus.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (s silentSubscription) Close() { close(s.closed) }
