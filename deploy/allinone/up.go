@@ -49,7 +49,7 @@ func NewUp(c UpConfig) (func(context.Context) error, error) {
 	for i, addr := range c.ClientAddrs {
 		name := fmt.Sprintf("gatewayd-%d", i+1)
 		cfg := gatewayd.DefaultConfig()
-		cfg.Name, cfg.ClientListen, cfg.Consensus = name, []string{addr}, seeds
+		cfg.Name, cfg.Member, cfg.ClientListen, cfg.Consensus = name, u.members[i%c.Members].Name, []string{addr}, seeds
 		g, err := gatewayd.New(cfg, gatewayd.Deps{Log: c.Log.With("daemon", name), Metrics: prometheus.NewRegistry(), Dialer: u.fabric, Bus: u.bus})
 		if err != nil {
 			return nil, err

@@ -86,7 +86,7 @@ func (c Config) plan(addrs *addresses) ([]process, error) {
 	for i, client := range c.ClientAddrs {
 		name := fmt.Sprintf("gatewayd-%d", i+1)
 		add(name, client, "gatewayd", "--log-level="+c.LogLevel, "--name="+name,
-			"--client-listen="+client, "--consensus="+strings.Join(seeds, ","), "--nats="+bus)
+			"--client-listen="+client, fmt.Sprintf("--member=m%d", i%c.Members+1), "--consensus="+strings.Join(seeds, ","), "--nats="+bus)
 	}
 	return all, failed
 }
