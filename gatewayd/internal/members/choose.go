@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"strings"
 
 	"github.com/quartet-kv/quartet/proto/storepb"
 	"github.com/quartet-kv/quartet/services/cluster"
@@ -12,7 +13,7 @@ import (
 // Choose finds the member that a gateway speaks for: the one wanted, by name or
 // by id in hex, or else the one that the fewest other gateways speak for. Among
 // equals the gateway's own name decides, so that gateways that start together
-// spread, and one that starts again chooses as before.
+// spread (numbered names evenly), and one that starts again chooses as before.
 func Choose(v cluster.View, gateways []*storepb.Gateway, name, wanted string) (uint64, error) {
 	if len(v.Members) == 0 {
 		return 0, fmt.Errorf("the cluster has no members yet")
@@ -35,9 +36,19 @@ func Choose(v cluster.View, gateways []*storepb.Gateway, name, wanted string) (u
 			least = append(least, m.Id)
 		}
 	}
+	return least[ordinal(name)%uint64(len(least))], nil
+}
+
+// ordinal is the number that a name ends with, less one; any number for a name
+// without.
+func ordinal(name string) uint64 {
+	digits := name[len(strings.TrimRight(name, "0123456789")):]
+	if n, err := strconv.ParseUint(digits, 10, 64); err == nil && n > 0 {
+		return n - 1
+	}
 	h := fnv.New64a()
 	h.Write([]byte(name))
-	return least[h.Sum64()%uint64(len(least))], nil
+	return h.Sum64()
 }
 
 func find(v cluster.View, wanted string) (uint64, error) {
