@@ -32,7 +32,7 @@ const patience = 30 * time.Second
 
 // cluster is members on one fabric, each with a store of its own.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	ctx     context.Context
 	fabric  *inproc.Fabric
 	members []*member
@@ -49,7 +49,7 @@ type member struct {
 	stop   func() error // nil while down
 }
 
-func newCluster(t *testing.T, n int, edit ...func(*consensusd.Config)) *cluster {
+func newCluster(t testing.TB, n int, edit ...func(*consensusd.Config)) *cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -84,6 +84,16 @@ func (c *cluster) stopAll() {
 			m.halt()
 		}
 	}
+}
+
+// newBenchCluster has the default timing and no stores but what the benchmark
+// attaches.
+func newBenchCluster(b *testing.B, n int) *cluster {
+	c := newCluster(b, n, func(cfg *consensusd.Config) {
+		d := consensusd.DefaultConfig()
+		cfg.HeartbeatInterval, cfg.ElectionTimeout, cfg.SegmentBytes = d.HeartbeatInterval, d.ElectionTimeout, d.SegmentBytes
+	})
+	return c
 }
 
 // start runs the member and its store.
@@ -333,7 +343,7 @@ func (s *store) has(payload string) bool {
 }
 
 // testWriter logs into the test, and into nothing once it is over.
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(string(b[:len(b)-1]))
