@@ -25,7 +25,9 @@ func TestCompactionKeepsWhatItsRevisionShows(t *testing.T) {
 		s.want("below, serializable", &pb.RangeRequest{Key: s.k("a"), Revision: s.base + 4, Serializable: true}, errCompacted)
 		s.want("below, counted", &pb.RangeRequest{Key: s.k("a"), Revision: s.base + 1, CountOnly: true}, errCompacted)
 		s.want("below, in a txn that reads", &pb.TxnRequest{Success: ops(at("a", 4))}, errCompacted)
-		s.want("below, in a txn that writes", &pb.TxnRequest{Success: ops(s.put("d", "1"), at("a", 4))}, errCompacted)
+		if !tg.has(badRangeInTxnSplitsMembers) {
+			s.want("below, in a txn that writes", &pb.TxnRequest{Success: ops(s.put("d", "1"), at("a", 4))}, errCompacted)
+		}
 		s.want("now", s.all(), "+6 [a=3(+1,+6,v3) c=1(+5,+5,v1)] count 2")
 		s.want("compact at the current revision", &pb.CompactionRequest{Revision: s.base + 6}, "+6")
 		s.want("still readable", at("a", 6), "+6 [a=3(+1,+6,v3)] count 1")

@@ -27,6 +27,8 @@ var (
 		"before 3.4.34 a tombstone at the compact revision was dropped, and watchers from there missed the delete (etcd#18089, #19179)"}
 	futureWatchGetsProgress = difference{etcd34,
 		"before 3.4.38 a watch on a future revision was told of progress at once (etcd#20290)"}
+	badRangeInTxnSplitsMembers = difference{etcd34,
+		"members disagree on a range of a compacted or future revision inside a txn that writes: some apply it, and their revisions part for ever (etcd#18667)"}
 	negativeStartIsTaken = difference{etcd34,
 		"3.4 takes a negative start revision for none"}
 	progressWithoutWatchers = difference{etcd34,

@@ -39,7 +39,7 @@ func TestEtcdctl(t *testing.T) {
 func runScript(t *testing.T, tg *target, script string) {
 	testscript.Run(t, testscript.Params{
 		Files:    []string{script},
-		Deadline: time.Now().Add(2 * testWithin),
+		Deadline: time.Now().Add(testWithin),
 		Condition: func(cond string) (bool, error) {
 			if cond != "full" {
 				return false, fmt.Errorf("unknown condition %q", cond)
@@ -49,6 +49,7 @@ func runScript(t *testing.T, tg *target, script string) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ETCDCTL_API", "3")
 			env.Setenv("ETCDCTL_ENDPOINTS", strings.Join(tg.Endpoints(), ","))
+			env.Setenv("ENDPOINT", tg.Endpoints()[0])
 			env.Setenv("P", fmt.Sprintf("etcdctl/%d/", tg.scenes.Add(1)))
 			env.Setenv("MEMBERS", fmt.Sprint(len(tg.Members())))
 			return nil

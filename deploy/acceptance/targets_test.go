@@ -77,7 +77,43 @@ func (s *suite) run(m *testing.M) int {
 	s.bins.Fetch = s.explicit || inCI()
 	s.mu.shared = map[harness.Kind]*target{}
 	defer s.stop()
-	return m.Run()
+	return max(m.Run(), s.checkEndpointsAgree())
+}
+
+// checkEndpointsAgree asks, after everything that the tests did, for the count
+// of all keys and the revision at every endpoint.
+func (s *suite) checkEndpointsAgree() (code int) {
+	ctx, cancel := context.WithTimeout(context.Background(), testWithin)
+	defer cancel()
+	for kind, tg := range s.mu.shared {
+		answers := map[string][]string{}
+		for _, ep := range tg.Endpoints() {
+			answer, err := countAt(ctx, tg, ep)
+			if err != nil {
+				answer = err.Error()
+				code = 1
+			}
+			answers[answer] = append(answers[answer], ep)
+		}
+		if len(answers) != 1 || code != 0 {
+			fmt.Printf("--- FAIL: endpoints of %s disagree after the tests: %v\n", kind, answers)
+			code = 1
+		}
+	}
+	return code
+}
+
+func countAt(ctx context.Context, tg *target, endpoint string) (string, error) {
+	cl, err := tg.Client(endpoint)
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	resp, err := cl.Get(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithCountOnly())
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d keys at revision %d", resp.Count, resp.Header.Revision), nil
 }
 
 func (s *suite) stop() {
