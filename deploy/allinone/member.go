@@ -24,7 +24,7 @@ func NewMember(c etcdflags.Config, engine string, log *slog.Logger) (func(contex
 	if len(c.AdvertisePeer) == 0 || len(c.ListenPeer) == 0 || len(c.ListenClient) == 0 {
 		return nil, fmt.Errorf("--listen-peer-urls, --initial-advertise-peer-urls and --listen-client-urls must not be empty")
 	}
-	m := &member{Config: c, engine: engine, log: log, registry: prometheus.NewRegistry(), fabric: inproc.NewFabric(), network: dial.NewGRPC()}
+	m := &member{Config: c, engine: engine, log: log, registry: daemon.NewRegistry(), fabric: inproc.NewFabric(), network: dial.NewGRPC()}
 	m.self = etcdflags.Address(c.AdvertisePeer[0])
 	m.dialer = dial.Overlay(m.fabric, m.network)
 	peer := m.fabric.Server(m.self)
@@ -63,6 +63,12 @@ type member struct {
 	dialer  dial.Dialer
 }
 
+// metrics is where one daemon registers: parts that several daemons have would
+// else meet under one name.
+func (m *member) metrics(kind string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"daemon": kind}, m.registry)
+}
+
 func (m *member) daemons() ([]daemon.Service, error) {
 	cc := consensusd.DefaultConfig()
 	cc.Name, cc.ClusterToken, cc.DataDir = m.Name, m.Token, filepath.Join(m.DataDir, "consensus")
@@ -71,20 +77,20 @@ func (m *member) daemons() ([]daemon.Service, error) {
 		addr := etcdflags.Address(row.PeerURLs[0])
 		cc.Members = append(cc.Members, consensusd.Member{Name: row.Name, PeerURLs: row.PeerURLs, Consensus: addr, Store: addr, Lease: addr})
 	}
-	c, err := consensusd.New(cc, consensusd.Deps{Log: m.log.With("daemon", "consensusd"), Metrics: m.registry, Dialer: m.dialer})
+	c, err := consensusd.New(cc, consensusd.Deps{Log: m.log.With("daemon", "consensusd"), Metrics: m.metrics("consensusd"), Dialer: m.dialer})
 	if err != nil {
 		return nil, err
 	}
 	sc := stored.DefaultConfig()
 	sc.Name, sc.DataDir, sc.Engine = m.Name, filepath.Join(m.DataDir, "store"), m.engine
 	sc.MemberConsensus = []string{m.self}
-	s, err := stored.New(sc, stored.Deps{Log: m.log.With("daemon", "stored"), Metrics: m.registry, Dialer: m.dialer})
+	s, err := stored.New(sc, stored.Deps{Log: m.log.With("daemon", "stored"), Metrics: m.metrics("stored"), Dialer: m.dialer})
 	if err != nil {
 		return nil, err
 	}
 	lc := leased.DefaultConfig()
 	lc.Consensus, lc.Store, lc.Grace = m.self, m.self, m.Election
-	l, err := leased.New(lc, leased.Deps{Log: m.log.With("daemon", "leased"), Metrics: m.registry, Dialer: m.dialer})
+	l, err := leased.New(lc, leased.Deps{Log: m.log.With("daemon", "leased"), Metrics: m.metrics("leased"), Dialer: m.dialer})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +111,7 @@ func (m *member) gateway() (*gatewayd.Gatewayd, error) {
 			cfg.Consensus = append(cfg.Consensus, addr)
 		}
 	}
-	return gatewayd.New(cfg, gatewayd.Deps{Log: m.log.With("daemon", "gatewayd"), Metrics: m.registry, Dialer: m.dialer})
+	return gatewayd.New(cfg, gatewayd.Deps{Log: m.log.With("daemon", "gatewayd"), Metrics: m.metrics("gatewayd"), Dialer: m.dialer})
 }
 
 // listeners serve the daemons to the other members, at every peer address.

@@ -138,8 +138,7 @@ func NewLog(level string) *slog.Logger {
 func run(ctx context.Context, name string, p process, build func(Env) (Service, error)) error {
 	dialer := dial.NewGRPC()
 	defer dialer.Close()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := NewRegistry()
 	log := NewLog(p.logLevel).With("daemon", name)
 	svc, err := build(Env{Log: log, Metrics: registry, Dialer: dialer})
 	if err != nil {
@@ -151,6 +150,13 @@ func run(ctx context.Context, name string, p process, build func(Env) (Service, 
 	}
 	g.Go(func() error { return Serve(ctx, p.listen, log, svc) })
 	return g.Wait()
+}
+
+// NewRegistry is a registry with the process' own metrics.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
 // NewServer is a gRPC server as daemons serve each other with.
