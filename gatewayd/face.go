@@ -2,6 +2,7 @@ package gatewayd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/quartet-kv/quartet/gatewayd/internal/auth"
 	"github.com/quartet-kv/quartet/gatewayd/internal/edge"
@@ -148,6 +150,9 @@ func (f *face) ready(ctx context.Context) error {
 // readNews feeds the hub. A hub that has stopped is not a failure of the news.
 func (f *face) readNews(ctx context.Context) error {
 	err := f.news.Run(ctx, f.hub)
+	if errors.Is(err, rpctypes.ErrGRPCStopped) { // the hub stops first
+		<-ctx.Done()
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
