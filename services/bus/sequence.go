@@ -35,6 +35,7 @@ type sequence struct {
 	retry        time.Duration
 	retryAt      <-chan time.Time
 	quiet        *time.Timer // fires when the feed says nothing
+	silence      *time.Timer // fires when the bus says nothing
 }
 
 // source is who brought a batch.
@@ -46,8 +47,8 @@ const (
 )
 
 func (s *sequence) run(ctx context.Context, heard <-chan news) error {
-	silence := time.NewTimer(s.config.SilenceMax)
-	defer silence.Stop()
+	s.silence = time.NewTimer(s.config.SilenceMax)
+	defer s.silence.Stop()
 	s.quiet = time.NewTimer(s.config.SilenceMax)
 	defer s.quiet.Stop()
 	defer s.endPull()
@@ -61,12 +62,12 @@ func (s *sequence) run(ctx context.Context, heard <-chan news) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case n := <-heard:
-			silence.Reset(s.config.SilenceMax)
+			s.silence.Reset(s.config.SilenceMax)
 			err = s.onBus(ctx, n)
 		case n := <-s.pull:
 			s.quiet.Reset(pullQuietTimes * s.config.SilenceMax)
 			err = s.onStore(ctx, n)
-		case <-silence.C:
+		case <-s.silence.C:
 			s.startPull(ctx)
 		case <-s.quiet.C:
 			s.restartPull(ctx)
@@ -311,6 +312,8 @@ func (s *sequence) endPull() {
 	s.stopPull()
 	s.pull = nil
 	s.quiet.Stop()
+	// Silence may have passed unheeded while the store was followed.
+	s.silence.Reset(s.config.SilenceMax)
 }
 
 func (s *sequence) restartPull(ctx context.Context) {
