@@ -379,3 +379,29 @@ func TestLeaderChangesUnderProposals(t *testing.T) {
 	}
 	t.Logf("%d leader changes", changes)
 }
+
+func TestAllStopTogether(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *consensusd.Config) {
+		cfg.ElectionTimeout = 60 * time.Second
+		cfg.HeartbeatInterval = 100 * time.Millisecond
+	})
+	propose(t, c.leader(), "a")
+	begin := time.Now()
+	ended := make(chan error, len(c.members))
+	for _, m := range c.members {
+		go func() { ended <- m.stop() }()
+	}
+	for range c.members {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	for _, m := range c.members {
+		m.stop = nil
+	}
+	// A leader that waited for members which are gone would take the election
+	// timeout.
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+}
