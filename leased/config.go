@@ -35,8 +35,8 @@ const identifyMax = 2 * time.Second
 func DefaultConfig() Config {
 	return Config{
 		Grace:         time.Second,
-		SilenceMax:    3 * time.Second,
-		ProbeInterval: 500 * time.Millisecond,
+		SilenceMax:    time.Second,
+		ProbeInterval: 200 * time.Millisecond,
 		FeedLossMax:   2 * time.Second,
 	}
 }
@@ -66,7 +66,7 @@ func (c *Config) Validate() error {
 		bad("--grace=%v: must be 10ms to 1m; an election timeout is usual", c.Grace)
 	}
 	if c.ProbeInterval < 10*time.Millisecond {
-		bad("--probe-interval=%v: must be at least 10ms; 500ms is usual", c.ProbeInterval)
+		bad("--probe-interval=%v: must be at least 10ms; 200ms is usual", c.ProbeInterval)
 	}
 	if c.SilenceMax < 2*c.ProbeInterval {
 		bad("--silence-max=%v: must be at least twice --probe-interval=%v, or one late answer makes a claim", c.SilenceMax, c.ProbeInterval)

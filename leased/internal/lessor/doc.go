@@ -21,7 +21,7 @@
 //  1. The lessor beside the raft leader claims, once in each term.
 //  2. A lessor that finds its own member's older claim claims anew.
 //  3. Any other claims when the primary was silent for SilenceMax and a moment
-//     more by its rank among the members. Silent is who does not answer
+//     more by its rank among the others. Silent is who does not answer
 //     GetStatus, or answers that it is not primary under the current claim.
 //
 // A claim says which one it saw; so of two that collide one is refused, and

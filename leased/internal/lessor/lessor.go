@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -147,8 +146,13 @@ func (l *Lessor) pass(ctx context.Context, message func(*machine)) {
 // view reduces the directory's to what the rule of claims needs.
 func (l *Lessor) view() view {
 	v := l.deps.Directory.View()
-	rank := slices.IndexFunc(v.Members, func(m cluster.Member) bool { return m.Id == l.machine.self })
-	return view{led: v.Led(), leader: v.Leader, term: v.Term, rank: max(rank, 0)}
+	rank := 0
+	for _, m := range v.Members {
+		if m.Id < l.machine.self && m.Id != l.machine.feed.claimant {
+			rank++
+		}
+	}
+	return view{led: v.Led(), leader: v.Leader, term: v.Term, rank: rank}
 }
 
 // post hands a message to the loop; false when ctx ended first.

@@ -37,7 +37,7 @@ const (
 	// retryPause is between two tries of the same command.
 	retryPause = time.Second
 	// staggerStep keeps claimants of different rank apart.
-	staggerStep = 500 * time.Millisecond
+	staggerStep = 250 * time.Millisecond
 	// expireLeasesMax and clearLeasesMax bound one command.
 	expireLeasesMax = 512
 	clearLeasesMax  = 4096
@@ -77,7 +77,7 @@ type view struct {
 	led    bool
 	leader uint64
 	term   logid.Term
-	rank   int // of this member among all
+	rank   int // of this member among those that are not primary
 }
 
 // machine is the lessor without its surroundings.
