@@ -19,6 +19,7 @@ const eventOverheadBytes = 160
 // at all.
 type write struct {
 	changes []change
+	kept    bool
 	// index finds the changes of long commands by key.
 	index   map[string]int
 	learned []keyspace.Item
@@ -36,15 +37,16 @@ type change struct {
 // indexAbove is how many changes are looked through one by one.
 const indexAbove = 8
 
-// begin forgets the changes of the command before. A fresh list is taken where
-// somebody may keep a part of it.
-func (w *write) begin(fresh bool) {
-	if fresh {
+// begin forgets the changes of the command before. Keep says that somebody may
+// keep a part of the new list, so that it is not used again.
+func (w *write) begin(keep bool) {
+	if keep || w.kept {
 		w.changes = nil
 	} else {
 		clear(w.changes)
 		w.changes = w.changes[:0]
 	}
+	w.kept = keep
 	w.index = nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/quartet-kv/quartet/services/invariant"
 	"github.com/quartet-kv/quartet/services/keyspace"
 	"github.com/quartet-kv/quartet/stored/internal/engine"
 	"github.com/quartet-kv/quartet/stored/internal/kv"
@@ -123,10 +124,17 @@ func (s *Snapshot) Count(lo, hi []byte) (int64, error) {
 		if s.revision == 0 {
 			s.revision = revision
 		}
+		if invariant.On && s.state.Committed().Revision >= s.revision {
+			walked, err := s.walkCount(lo, hi)
+			invariant.Check(err != nil || walked == n, "keyspace counts %d keys of [%q, %q) at revision %d, the engine %d", n, lo, hi, s.revision, walked)
+		}
 		return n, nil
 	}
-	n = 0
-	err := s.engineAscend(lo, hi, func(*keyspace.Item) bool { n++; return true })
+	return s.walkCount(lo, hi)
+}
+
+func (s *Snapshot) walkCount(lo, hi []byte) (n int64, err error) {
+	err = s.engineAscend(lo, hi, func(*keyspace.Item) bool { n++; return true })
 	return n, err
 }
 
