@@ -30,8 +30,9 @@
 //  4. A command leaves flight only by an outcome, by being lost at every store,
 //     or with its evicted session.
 //  5. After an eviction, a command that was never sent moves to the new session.
-//     So does one that was sent once and whose own outcome says "unknown
-//     session". Every other one is answered with etcd's open error.
+//     So does one that was sent once and whose outcome says "unknown session",
+//     and whatever was sent once behind it. Every other one is answered with
+//     etcd's open error.
 //
 // # Goroutines
 //

@@ -58,6 +58,7 @@ type memorySession struct {
 	last, forgot uint64
 	outcomes     map[uint64]*storepb.Outcome
 	refused      []*storepb.Outcome
+	closed       bool // remembered for those who have not heard its end
 }
 
 func newMemory(t testing.TB, members int) *memory {
@@ -159,17 +160,19 @@ func (m *memory) restartStore(id uint64, forget bool) {
 	m.do(func() { m.serveStore(id) })
 }
 
-// evict closes every session, as an entry would.
+// evict closes every session by an entry in front of the leader's tail.
 func (m *memory) evict() {
-	m.do(func() {
-		for _, s := range m.mu.stores {
-			clear(s.sessions)
-		}
-	})
+	m.do(func() { m.mu.log = append(m.mu.log, entry{term: m.mu.term}) })
 }
 
 // apply is the session rule.
 func (s *memoryStore) apply(index uint64, payload []byte) {
+	if payload == nil {
+		for _, session := range s.sessions {
+			session.closed = true
+		}
+		return
+	}
 	var b logpb.Batch
 	if err := proto.Unmarshal(payload, &b); err != nil {
 		panic(err)
@@ -182,13 +185,17 @@ func (s *memoryStore) apply(index uint64, payload []byte) {
 	for i, c := range b.Commands {
 		seq := b.FirstSeq + uint64(i)
 		switch {
-		case session == nil || seq <= session.last:
+		case session == nil:
+		case session.closed:
+			session.refused = append(session.refused, &storepb.Outcome{Seq: seq, Error: errs.Text(errs.ErrUnknownSession)})
+		case seq <= session.last:
 		case seq > session.last+1:
 			session.refused = append(session.refused, &storepb.Outcome{Seq: seq, Fate: storepb.Outcome_GAP})
 		default:
 			session.last = seq
 			if c.Kind == logpb.Command_SESSION_CLOSE {
-				delete(s.sessions, b.Session)
+				session.closed = true
+				session.outcomes[seq] = &storepb.Outcome{Seq: seq}
 				return
 			}
 			s.bodies = append(s.bodies, string(c.Body))
@@ -209,12 +216,12 @@ func (s *memoryStore) open(index uint64, body []byte) {
 	if err := proto.Unmarshal(body, &o); err != nil {
 		panic(err)
 	}
-	for id, session := range s.sessions {
-		if session.nonce == string(o.Nonce) {
+	for _, session := range s.sessions {
+		if session.nonce == string(o.Nonce) && !session.closed {
 			return
 		}
 		if session.owner == o.Owner {
-			delete(s.sessions, id)
+			session.closed = true
 		}
 	}
 	s.sessions[index] = &memorySession{nonce: string(o.Nonce), owner: o.Owner, outcomes: make(map[uint64]*storepb.Outcome)}
@@ -317,7 +324,7 @@ func (s *storeServer) GetStatus(context.Context, *storepb.GetStatusRequest) (*st
 }
 
 func (s *storeServer) Outcomes(req *storepb.OutcomesRequest, stream storepb.Store_OutcomesServer) error {
-	after, id, sent := req.AfterSeq, req.Session, false
+	after, id, sent, closed := req.AfterSeq, req.Session, false, false
 	for {
 		s.m.mu.Lock()
 		changed := s.m.mu.changed
@@ -326,6 +333,9 @@ func (s *storeServer) Outcomes(req *storepb.OutcomesRequest, stream storepb.Stor
 			id = store.byNonce(string(req.Nonce))
 		}
 		session := store.sessions[id]
+		if !sent {
+			closed = session != nil && session.closed
+		}
 		silent := s.m.mu.paused[s.id] || id == 0
 		var b *storepb.OutcomeBatch
 		if session != nil && !silent {
@@ -341,6 +351,9 @@ func (s *storeServer) Outcomes(req *storepb.OutcomesRequest, stream storepb.Stor
 				return err
 			}
 		}
+		if closed {
+			return errs.ErrUnknownSession
+		}
 		select {
 		case <-changed:
 		case <-stream.Context().Done():
@@ -351,7 +364,7 @@ func (s *storeServer) Outcomes(req *storepb.OutcomesRequest, stream storepb.Stor
 
 func (s *memoryStore) byNonce(nonce string) uint64 {
 	for id, session := range s.sessions {
-		if session.nonce == nonce {
+		if session.nonce == nonce && !session.closed {
 			return id
 		}
 	}

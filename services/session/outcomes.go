@@ -28,6 +28,8 @@ type reader struct {
 	lost  map[uint64]uint64
 	epoch logid.Epoch
 	stall stall
+	// evictedAt is when a session was evicted last.
+	evictedAt time.Time
 }
 
 type penalty struct {
@@ -42,6 +44,10 @@ var (
 	errLost    = errors.New("outcomes are lost")
 	errEvicted = errors.New("the session is not open")
 )
+
+// evictionsApart is how far apart evictions must be for the next session to be
+// opened at once.
+const evictionsApart = 10 * time.Second
 
 // outcomeLoop reads outcomes from one store after another.
 func (s *Session) outcomeLoop(ctx context.Context) {
@@ -254,15 +260,21 @@ func (r *reader) judge(ctx context.Context, client storepb.StoreClient, who iden
 	if !errors.Is(err, errs.ErrUnknownSession) || who.id == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.config.StallAfter)
+	statusCtx, cancel := context.WithTimeout(ctx, r.config.StallAfter)
 	defer cancel()
-	status, statusErr := client.GetStatus(ctx, &storepb.GetStatusRequest{})
+	status, statusErr := client.GetStatus(statusCtx, &storepb.GetStatusRequest{})
 	if statusErr != nil {
 		return statusErr
 	}
 	if status.GetApplied().GetIndex() < who.id {
 		return fmt.Errorf("store has not opened the session yet: %w", err)
 	}
+	// Whoever has our name closes our session by opening its own, as we close its
+	// session: then neither should hurry.
+	if time.Since(r.evictedAt) < evictionsApart {
+		wait(ctx, nil, r.config.RetryMax)
+	}
+	r.evictedAt = time.Now()
 	r.onEvicted(who.id)
 	return errEvicted
 }

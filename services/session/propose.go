@@ -12,6 +12,7 @@ import (
 	"github.com/quartet-kv/quartet/proto/consensuspb"
 	"github.com/quartet-kv/quartet/proto/logpb"
 	"github.com/quartet-kv/quartet/services/cluster"
+	"github.com/quartet-kv/quartet/services/errs"
 )
 
 // proposeLoop keeps one Propose stream to the leader, for as long as there is
@@ -29,6 +30,10 @@ func (s *Session) proposeLoop(ctx context.Context) {
 		err := s.proposeTo(ctx, view)
 		if err == nil { // it was left, not refused
 			continue
+		}
+		if errors.Is(err, errs.ErrPayloadTooLarge) {
+			s.log.Error("consensusd refuses what this session is allowed to send: raise its payload limit above the command limit",
+				"payload-bytes-max", s.config.CommandBytesMax, "err", err)
 		}
 		s.log.Debug("propose stream ended", "member", view.Leader, "term", uint64(view.Term), "err", err)
 		if time.Since(began) > 2*s.config.RetryMax {

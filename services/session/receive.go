@@ -70,7 +70,11 @@ func (w *window) opened(nonce []byte, id uint64) bool {
 
 // evicted says that the session is not open any more, and prepares to open
 // another one. What was sent may have been applied before the eviction, so its
-// fate is open; a command whose only proposal was refused is proposed again.
+// fate is open, with one exception: a command whose only proposal was refused,
+// and those behind it that were sent once. They were sent on the same stream, as
+// a new one would have begun with the first, so their entries, if there will
+// ever be any, come later in the log and are refused too. They are proposed
+// again.
 func (w *window) evicted(id uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,13 +84,15 @@ func (w *window) evicted(id uint64) bool {
 	w.mu.identity = identityOf(newNonce())
 	w.mu.opening = false
 	var again []*call
+	refused := false
 	for i := range w.mu.inflight.len() {
 		s := w.mu.inflight.at(i)
+		refused = refused || s.refused && s.sends == 1
 		switch {
 		case s.call == nil:
 		case s.command.Kind == logpb.Command_SESSION_CLOSE:
 			w.answerLocked(s, nil, nil)
-		case s.refused && s.sends == 1:
+		case refused && s.sends == 1:
 			again = append(again, s.call)
 			w.mu.unanswered--
 			s.call = nil

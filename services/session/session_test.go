@@ -88,8 +88,10 @@ func TestProposeReturnsItsOutcome(t *testing.T) {
 	stop()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if n := len(m.mu.stores[1].sessions); n != 0 {
-		t.Errorf("%d sessions are left after a graceful stop", n)
+	for id, session := range m.mu.stores[1].sessions {
+		if !session.closed {
+			t.Errorf("session %d is open after a graceful stop", id)
+		}
 	}
 }
 
@@ -221,25 +223,62 @@ func TestOutcomeLostEverywhereIsOpen(t *testing.T) {
 	requireOnce(t, m, 3)
 }
 
-func TestEvictedSessionIsOpenedAnew(t *testing.T) {
+// TestEvictionIsInvisibleToWhatWasProposedOnce evicts between proposals and under
+// proposals that are in flight. None of them was proposed twice, so that the
+// refusals are definite and all of them succeed, once.
+func TestEvictionIsInvisibleToWhatWasProposedOnce(t *testing.T) {
 	m := newMemory(t, 3)
-	s, _ := start(t, m, session.Config{})
-	if err := put(timeout(t), s, "before"); err != nil {
-		t.Fatal(err)
-	}
-	first := s.ID()
-	m.evict()
-	for i := 0; ; i++ {
-		err := put(timeout(t), s, fmt.Sprint(i))
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, rpctypes.ErrGRPCTimeout) {
+	s, _ := start(t, m, session.Config{PayloadCommandsMax: 3, RetryMax: 5 * time.Millisecond})
+	n := 0
+	for round := range 5 {
+		if err := put(timeout(t), s, fmt.Sprint(round)); err != nil {
 			t.Fatal(err)
 		}
+		first := s.ID()
+		m.do(func() { m.mu.hold = true })
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				if err := put(timeout(t), s, fmt.Sprintf("%d-%d", round, i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		m.until(t, "a tail", func() bool { return len(m.mu.tail) >= 4 })
+		m.evict()
+		m.do(func() { m.mu.hold = false })
+		wg.Wait()
+		if s.ID() == first || s.ID() == 0 {
+			t.Errorf("session %d after %d", s.ID(), first)
+		}
+		n += 21
 	}
-	if s.ID() == first || s.ID() == 0 {
-		t.Errorf("session %d after %d", s.ID(), first)
+	requireOnce(t, m, n)
+}
+
+// TestTwoSessionsOfOneOwnerTakeTurns has two processes with one name evict each
+// other. Nothing is doubled, and they do not spin.
+func TestTwoSessionsOfOneOwnerTakeTurns(t *testing.T) {
+	m := newMemory(t, 3)
+	one, _ := start(t, m, session.Config{})
+	two, _ := start(t, m, session.Config{})
+	var wg sync.WaitGroup
+	for i, s := range []*session.Session{one, two} {
+		wg.Go(func() {
+			for j := range 5 {
+				err := put(timeout(t), s, fmt.Sprintf("%d-%d", i, j))
+				if err != nil && !errors.Is(err, rpctypes.ErrGRPCTimeout) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	requireOnce(t, m, -1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.mu.stores[1].sessions); n > 30 {
+		t.Errorf("%d sessions were opened for 10 commands", n)
 	}
 }
 
@@ -380,7 +419,11 @@ func (m *memory) breakThings(ctx context.Context, rnd *rand.Rand) {
 		case <-tick.C:
 		}
 		id := uint64(rnd.IntN(3)) + 1
-		switch rnd.IntN(8) {
+		switch rnd.IntN(9) {
+		case 8:
+			if rnd.IntN(4) == 0 {
+				m.evict()
+			}
 		case 0:
 			m.elect(id, rnd.IntN(4))
 		case 1:
