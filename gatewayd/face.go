@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -48,6 +49,7 @@ type face struct {
 	news    *bus.Reader
 	server  *grpc.Server
 	health  *health.Server
+	quorate atomic.Bool // what health says
 }
 
 func (g *Gatewayd) newFace(id edge.Identity) (*face, error) {
@@ -69,6 +71,7 @@ func (g *Gatewayd) newFace(id edge.Identity) (*face, error) {
 		return nil, err
 	}
 	f.newServer(g)
+	registerMetrics(g.deps.Metrics, f)
 	return f, nil
 }
 

@@ -91,6 +91,7 @@ func (f *face) watchHealth(ctx context.Context) error {
 		if now != was {
 			f.log.Info("health", "status", now.String())
 			f.health.SetServingStatus("", now)
+			f.quorate.Store(now == healthpb.HealthCheckResponse_SERVING)
 			was = now
 		}
 		select {

@@ -15,14 +15,14 @@ import (
 	"github.com/quartet-kv/quartet/services/logid"
 )
 
-// eachStore calls open with the store of the gateway's member, then with the
-// others', until one does not fail.
-func eachStore[T any](ctx context.Context, f *face, open func(storepb.StoreClient) (T, error)) (T, error) {
+// eachStore calls open with the store of the first member, if there is one,
+// then with the others', until one does not fail.
+func eachStore[T any](ctx context.Context, f *face, first uint64, open func(storepb.StoreClient) (T, error)) (T, error) {
 	err := rpctypes.ErrGRPCUnhealthy
-	order := []uint64{f.member}
+	var order []uint64
 	for _, m := range f.directory.View().Members {
-		if m.Id != f.member {
-			order = append(order, m.Id)
+		if order = append(order, m.Id); m.Id == first {
+			order[0], order[len(order)-1] = first, order[0]
 		}
 	}
 	var got T
@@ -46,7 +46,7 @@ const followFirstMax = 2 * time.Second
 // the reader must know.
 func (f *face) follow(ctx context.Context, after logid.ID) (bus.Feed, error) {
 	behind := false
-	got, err := eachStore(ctx, f, func(c storepb.StoreClient) (bus.Feed, error) {
+	got, err := eachStore(ctx, f, f.member, func(c storepb.StoreClient) (bus.Feed, error) {
 		feed, err := followOne(ctx, c, after)
 		behind = behind || errors.Is(err, errs.ErrFollowBehind)
 		return feed, err
@@ -97,22 +97,28 @@ func (f *feed) Recv() (*buspb.Batch, error) {
 
 // history opens the events of a range at a store.
 func (f *face) history(ctx context.Context, r *storepb.HistoryRequest) (watch.HistoryStream, error) {
-	return eachStore(ctx, f, func(c storepb.StoreClient) (watch.HistoryStream, error) {
+	return eachStore(ctx, f, f.member, func(c storepb.StoreClient) (watch.HistoryStream, error) {
 		return c.History(ctx, r)
 	})
 }
 
+// compactedRetry is the pause before stores are asked again.
+const compactedRetry = 100 * time.Millisecond
+
 // waitCompacted asks the store whose outcomes the session reads, which has
-// applied the compaction.
+// applied the compaction, and others when that one goes away meanwhile.
 func (f *face) waitCompacted(ctx context.Context, revision int64) error {
-	member := f.session.Attached()
-	if member == 0 {
-		member = f.member
+	for {
+		_, err := eachStore(ctx, f, f.session.Attached(), func(c storepb.StoreClient) (*storepb.WaitCompactedResponse, error) {
+			return c.WaitCompacted(ctx, &storepb.WaitCompactedRequest{CompactRevision: revision})
+		})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(compactedRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	client, err := f.directory.Store(member)
-	if err != nil {
-		return err
-	}
-	_, err = client.WaitCompacted(ctx, &storepb.WaitCompactedRequest{CompactRevision: revision})
-	return err
 }

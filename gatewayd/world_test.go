@@ -118,10 +118,7 @@ func (w *world) commandsLocked(s *sessionState, b *logpb.Batch) (made []*buspb.R
 		if b.FirstSeq+uint64(i) != uint64(len(s.outcomes)+1) {
 			continue
 		}
-		switch c.Kind {
-		case logpb.Command_SESSION_CLOSE:
-			delete(w.mu.sessions, b.Session)
-		case logpb.Command_PUT:
+		if c.Kind == logpb.Command_PUT {
 			made = append(made, w.putLocked(c.Body))
 		}
 		s.outcomes = append(s.outcomes, &storepb.Outcome{Seq: uint64(len(s.outcomes) + 1), Revision: w.mu.revision, Index: w.mu.index})

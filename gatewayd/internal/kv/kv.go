@@ -57,10 +57,13 @@ type Config struct {
 type Server struct {
 	Deps
 	config Config
+	scans  chan struct{} // one token for each large response being put together
 }
 
 // New returns the service, to be registered.
-func New(c Config, d Deps) *Server { return &Server{d, c} }
+func New(c Config, d Deps) *Server {
+	return &Server{Deps: d, config: c, scans: make(chan struct{}, scansMax)}
+}
 
 // Register adds the service to a server that uses wire.Codec.
 func (s *Server) Register(r grpc.ServiceRegistrar) {

@@ -31,9 +31,19 @@ func (s *Server) rangeKeys(ctx context.Context, r *rangeRequest) (*wire.Response
 	return s.Edge.Answer(result.Revision, uint64(result.Term), result.Body), nil
 }
 
+// scansMax bounds the large responses that are being put together, since each
+// is held whole; others wait their turn.
+const scansMax = 16
+
 // scan puts a large response together from chunks, without copying them. It
 // may take as long as the client waits.
 func (s *Server) scan(ctx context.Context, r *rangeRequest, floor store.Floor) (*wire.Response, error) {
+	select {
+	case s.scans <- struct{}{}:
+		defer func() { <-s.scans }()
+	case <-ctx.Done():
+		return nil, edge.ReadError(ctx, ctx.Err())
+	}
 	parts := make([][]byte, 1, 16) // the first is for the header
 	err := s.Reader.Scan(ctx, scanRequest(r.Raw, floor), func(c *storepb.ScanChunk) error {
 		if len(c.Kvs) > 0 {

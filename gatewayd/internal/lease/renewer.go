@@ -34,7 +34,11 @@ type Renewer struct {
 	stopped  chan struct{}
 	// primary is the member whose lessor answered last.
 	primary atomic.Uint64
+	batches atomic.Int64
 }
+
+// Batches is how many messages of keep-alives were sent.
+func (r *Renewer) Batches() int64 { return r.batches.Load() }
 
 // renewal is one keep-alive. The fields after done are set before it closes.
 type renewal struct {
@@ -214,6 +218,7 @@ func (u *upstream) send(stream leasepb.Lessor_KeepAliveClient) error {
 			ids[i] = r.id
 		}
 		u.inflight = append(u.inflight, b)
+		u.batches.Add(1)
 		if err := stream.Send(&leasepb.KeepAliveBatch{Ids: ids}); err != nil {
 			return err
 		}

@@ -56,7 +56,8 @@ func (s *Server) MemberList(ctx context.Context, r *etcdserverpb.MemberListReque
 			Name:       m.Name,
 			PeerURLs:   m.PeerUrls,
 			ClientURLs: urls[m.Id],
-			IsLearner:  m.Learner,
+			// A voter that is being added is a learner to raft alone.
+			IsLearner: m.Learner && !m.PendingVoter,
 		})
 	}
 	return resp, nil
