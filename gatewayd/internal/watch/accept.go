@@ -11,7 +11,7 @@ import (
 // revision. Those that the hub has are skipped, so a batch that comes twice or
 // late changes nothing; those that are missing make a gap.
 func (h *Hub) accept(epoch logid.Epoch, prev, revision, compact int64, revisions []*buspb.Revision) {
-	if h.current == 0 || epoch != h.epoch {
+	if !h.begun || epoch != h.epoch {
 		h.begin(epoch, prev, compact)
 	}
 	for len(revisions) > 0 && revisions[0].Revision <= h.current {
@@ -55,7 +55,7 @@ func (h *Hub) begin(epoch logid.Epoch, revision, compact int64) {
 		}
 	}
 	h.ring.clear()
-	h.epoch, h.current, h.compact = epoch, revision, compact
+	h.begun, h.epoch, h.current, h.compact = true, epoch, revision, compact
 }
 
 // skip moves current past revisions whose events the hub does not get. Watchers

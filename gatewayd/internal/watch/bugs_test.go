@@ -251,6 +251,46 @@ func TestWatchersShareReadersOfHistory(t *testing.T) {
 	})
 }
 
+func TestManyWatchersGoThroughALossTogether(t *testing.T) {
+	const watchers = 2000
+	for name, ring := range map[string]option{"ring": ringBytes(64 << 20), "history": ringBytes(0)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, ring)
+			w.publish()
+			c := w.client()
+			for i := range watchers {
+				c.create(key(fmt.Sprint("k", i)))
+			}
+			for range watchers {
+				if got := c.recv(); !got.Created || got.Canceled {
+					t.Fatalf("got %v", got)
+				}
+			}
+			for i := range watchers {
+				w.store.write(put(fmt.Sprint("k", i), "1"), put(fmt.Sprint("k", (i+1)%watchers), "1"))
+			}
+			w.lose()
+			for i := range watchers {
+				w.put(put(fmt.Sprint("k", i), "2"))
+			}
+			got := make([][]seen, watchers)
+			c.settle(w.store.current(), func(r *pb.WatchResponse) { got[r.WatchId] = append(got[r.WatchId], eventsOf(r)...) })
+			byKey := make(map[string][]seen)
+			for _, e := range w.store.expect("\x00", "\x00", 2, false, false, false) {
+				byKey[e.key] = append(byKey[e.key], e)
+			}
+			for i := range got {
+				requireSeen(t, got[i], byKey[fmt.Sprint("k", i)])
+			}
+			w.store.set(func(s *memoryStore) {
+				if n := len(s.requests); n > 50 {
+					t.Errorf("%d reads of history", n)
+				}
+			})
+		})
+	}
+}
+
 // endingStream is what the gateway's interceptor makes of a stream that requires
 // a leader.
 type endingStream struct {

@@ -171,6 +171,7 @@ func (h *Hub) onResult(r result) {
 // the bus has told, they wait for the bus.
 func (h *Hub) onReadFailed(c *cohort, err error) {
 	compacted := errors.Is(err, rpctypes.ErrGRPCCompacted)
+	ended, left := 0, 0
 	for _, g := range c.groups {
 		for _, w := range g.watchers {
 			if w.cohort != c {
@@ -179,14 +180,16 @@ func (h *Hub) onReadFailed(c *cohort, err error) {
 			h.enter(w, unsynced)
 			if compacted && w.next < h.compact {
 				h.cancelCompacted(w)
-				continue
+				ended++
+			} else {
+				left++
 			}
-			h.retryAt = h.deps.Clock.Now() + h.cfg.HistoryRetry
 		}
 	}
-	if h.deps.Clock.Now() >= h.retryAt || compacted {
-		return
+	if left == 0 || ended > 0 {
+		return // nobody is left, or the rest may go on at once
 	}
+	h.retryAt = h.deps.Clock.Now() + h.cfg.HistoryRetry
 	h.metrics.historyFailures.Inc()
 	if !h.failing {
 		h.failing = true

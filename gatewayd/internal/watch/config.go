@@ -17,7 +17,7 @@ type Config struct {
 	// HistoryReadersMax bounds the cohorts that catch up at a time. Default 4.
 	HistoryReadersMax int
 	// HistoryStallMax is how long a store may send nothing before its history
-	// is asked for again. Default 10 s.
+	// is asked for again. Default 3 s.
 	HistoryStallMax time.Duration
 	// HistoryRetry is the pause after a failed read of history. Default 100 ms.
 	HistoryRetry time.Duration
@@ -60,7 +60,7 @@ func DefaultConfig() Config {
 		RingBytesMax:      64 << 20,
 		OutboxBytesMax:    2 << 20,
 		HistoryReadersMax: 4,
-		HistoryStallMax:   10 * time.Second,
+		HistoryStallMax:   3 * time.Second,
 		HistoryRetry:      100 * time.Millisecond,
 		ProgressInterval:  10 * time.Minute,
 		RequestBytesMax:   1536 << 10,

@@ -18,6 +18,7 @@ import (
 	"github.com/quartet-kv/quartet/proto/storepb"
 	"github.com/quartet-kv/quartet/services/bus"
 	"github.com/quartet-kv/quartet/services/clock"
+	"github.com/quartet-kv/quartet/services/invariant"
 	"github.com/quartet-kv/quartet/services/logid"
 )
 
@@ -76,6 +77,7 @@ type Hub struct {
 
 	// The rest belongs to Run's goroutine.
 
+	begun   bool // the rest is known
 	epoch   logid.Epoch
 	current int64 // the newest revision that watchers were given
 	compact int64
@@ -206,6 +208,9 @@ func (h *Hub) Run(ctx context.Context) error {
 		}
 		h.maybeRead()
 		h.metrics.observe(h)
+		if invariant.On {
+			h.check()
+		}
 	}
 	close(h.stopping)
 	cancel()

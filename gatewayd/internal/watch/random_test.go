@@ -17,7 +17,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run only this seed of TestEveryWatcherSeesTheModelOnce")
-	seedsFlag = flag.Uint64("seeds", 40, "seeds of TestEveryWatcherSeesTheModelOnce")
+	seedsFlag = flag.Uint64("seeds", 25, "seeds of TestEveryWatcherSeesTheModelOnce")
 )
 
 // TestEveryWatcherSeesTheModelOnce writes, loses, repeats, compacts and breaks

@@ -128,8 +128,9 @@ func historyError(ctx context.Context, err error) error {
 	return err
 }
 
-// pages turns chunks of history into entries of whole revisions: a store may
-// send a large transaction in several chunks.
+// pages turns chunks of history into entries. A store may send a large
+// transaction in several chunks; its parts are held back until it is whole, and
+// then come out together, as several entries of one revision.
 type pages struct {
 	next, to int64 // what is still to come
 	held     []*buspb.Revision
@@ -138,15 +139,10 @@ type pages struct {
 // turn returns the entries that the chunk completes.
 func (p *pages) turn(chunk *storepb.HistoryChunk) ([]*entry, error) {
 	for _, r := range chunk.Revisions {
-		last := len(p.held) - 1
-		switch {
-		case r.Revision < p.next || last >= 0 && r.Revision < p.held[last].Revision:
+		if r.Revision < p.next || len(p.held) > 0 && r.Revision < p.held[len(p.held)-1].Revision {
 			return nil, fmt.Errorf("watch: history went back to revision %d", r.Revision)
-		case last >= 0 && r.Revision == p.held[last].Revision:
-			p.held[last] = &buspb.Revision{Revision: r.Revision, Events: append(p.held[last].Events[:len(p.held[last].Events):len(p.held[last].Events)], r.Events...)}
-		default:
-			p.held = append(p.held, r)
 		}
+		p.held = append(p.held, r)
 	}
 	var entries []*entry
 	for len(p.held) > 0 && p.held[0].Revision <= chunk.Through {

@@ -28,8 +28,8 @@ const (
 func newEntry(r *buspb.Revision) *entry {
 	e := &entry{revision: r.Revision, events: r.Events, bytes: entryOverhead}
 	for _, ev := range r.Events {
-		// Once as they came, once encoded.
-		e.bytes += eventOverhead + 2*(len(ev.Kv)+len(ev.PrevKv)) + len(ev.Key)
+		// As they came, and encoded both ways.
+		e.bytes += eventOverhead + 3*len(ev.Kv) + 2*len(ev.PrevKv) + len(ev.Key)
 		e.prevs = e.prevs || len(ev.PrevKv) > 0
 	}
 	return e
@@ -54,30 +54,31 @@ type ring struct {
 	entries  []*entry
 	bytes    int
 	bytesMax int
+	// behind is the bytes of entries that were dropped but may still be
+	// reachable in front of the slice.
+	behind int
 }
 
 // append adds the next entry and lets the oldest go beyond the bound. Slices
-// that were handed out stay as they are.
+// that were handed out stay as they are, so what is dropped cannot be cleared;
+// instead the slice moves to new memory before half a ring is held in vain.
 func (r *ring) append(e *entry) {
 	r.entries = append(r.entries, e)
 	r.bytes += e.bytes
 	drop := 0
 	for r.bytes > r.bytesMax && drop < len(r.entries) {
 		r.bytes -= r.entries[drop].bytes
+		r.behind += r.entries[drop].bytes
 		drop++
 	}
-	if drop == 0 {
-		return
-	}
 	r.entries = r.entries[drop:]
-	// The dropped entries stay reachable in front of the slice until append
-	// moves it; do not let that wait for more than as many as are live.
-	if cap(r.entries)-len(r.entries) > 2*len(r.entries)+1024 {
+	if r.behind > r.bytesMax/2 {
 		r.entries = append([]*entry(nil), r.entries...)
+		r.behind = 0
 	}
 }
 
-func (r *ring) clear() { r.entries, r.bytes = nil, 0 }
+func (r *ring) clear() { r.entries, r.bytes, r.behind = nil, 0, 0 }
 
 // from returns the entries of revisions from first on; false if the ring does
 // not reach back that far. Current is the newest revision.
