@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -265,8 +266,10 @@ func (c *Cluster) Halt(ctx context.Context) error {
 func (c *Cluster) Close() error {
 	var errs []error
 	ctx := context.Background() // bounded by exitWithin
-	for _, p := range c.Processes() {
-		errs = append(errs, c.Kill(ctx, p.Name))
+	for _, p := range slices.Backward(c.Processes()) { // the supervisor, which ends its children, last
+		if err := c.Kill(ctx, p.Name); !errors.Is(err, errNotRunning) {
+			errs = append(errs, err)
+		}
 	}
 	c.starter.close()
 	if c.own && os.Getenv("HARNESS_KEEP") == "" {

@@ -18,6 +18,8 @@ const (
 	pollEvery  = 10 * time.Millisecond // of a file or of a foreign process
 )
 
+var errNotRunning = errors.New("not running")
+
 // Process is one server process of a cluster.
 type Process struct {
 	Name    string
@@ -52,7 +54,7 @@ func (p *process) running() bool {
 
 func (p *process) signal(sig syscall.Signal) error {
 	if !p.running() {
-		return fmt.Errorf("signal %v: process %s is not running", sig, p.Name)
+		return fmt.Errorf("signal %v to process %s: %w", sig, p.Name, errNotRunning)
 	}
 	if err := syscall.Kill(p.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("signal %v to process %s (%d): %w", sig, p.Name, p.PID, err)
