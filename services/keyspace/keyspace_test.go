@@ -69,7 +69,7 @@ func TestModel(t *testing.T) {
 }
 
 func newRun(rt *rapid.T, key *rapid.Generator[string]) *run {
-	r := &run{budget: rapid.SampledFrom([]int64{1 << 40, 20 * entryBytes, 60 * entryBytes}).Draw(rt, "budget")}
+	r := &run{budget: rapid.SampledFrom([]int64{1 << 40, 1 << 40, 3 * entryBytes, 20 * entryBytes, 60 * entryBytes}).Draw(rt, "budget")}
 	r.k = New(Config{BudgetBytes: r.budget, RecentMax: rapid.IntRange(1, 20).Draw(rt, "recent")})
 	r.h = history{states: make(map[int64]map[string]Item), now: make(map[string]Item)}
 	r.start = rapid.Int64Range(1, 100).Draw(rt, "start")
@@ -139,7 +139,7 @@ func (r *run) get(rt *rapid.T, name string) {
 }
 
 func (r *run) at(rt *rapid.T) int64 {
-	return rapid.Int64Range(max(r.start, r.h.rev-12), r.h.rev).Draw(rt, "at")
+	return rapid.Int64Range(max(r.start-2, r.h.rev-12, 1), r.h.rev+1).Draw(rt, "at")
 }
 
 func limits(rt *rapid.T, key *rapid.Generator[string]) (lo, hi []byte) {
@@ -162,7 +162,7 @@ func (r *run) chunk(rt *rapid.T, key *rapid.Generator[string]) {
 		if !known {
 			return
 		}
-		if rev != at || len(items) > n || more && len(items) == 0 {
+		if rev != at || at < r.start || at > r.h.rev || len(items) > n || more && len(items) == 0 {
 			rt.Fatalf("chunk of %d items, at most %d, at %d, want %d", len(items), n, rev, at)
 		}
 		for _, it := range items {
@@ -192,7 +192,7 @@ func (r *run) count(rt *rapid.T, key *rapid.Generator[string]) {
 	lo, hi := limits(rt, key)
 	at := r.at(rt)
 	n, rev, known := r.k.Count(lo, hi, at)
-	if known && (rev != at || int(n) != len(r.h.in(at, string(lo), upper(hi)))) {
+	if known && (rev != at || at < r.start || at > r.h.rev || int(n) != len(r.h.in(at, string(lo), upper(hi)))) {
 		rt.Fatalf("count of %q..%q at %d = %d at %d, want %d", lo, hi, at, n, rev, len(r.h.in(at, string(lo), upper(hi))))
 	}
 	if !known && r.k.Complete() && at == r.h.rev {
@@ -253,6 +253,33 @@ func (r *run) check(rt *rapid.T) {
 		if err := o.valid(); err != nil {
 			rt.Fatal(err)
 		}
+	}
+}
+
+// TestFillKeepsWhatReadersMayAsk deletes a key twice during a fill, with room
+// to remember only the second time.
+func TestFillKeepsWhatReadersMayAsk(t *testing.T) {
+	k := New(Config{RecentMax: 2})
+	put := func(key string, rev int64) {
+		w := k.Begin()
+		w.Put(Item{Key: []byte(key), Create: rev, Mod: rev, Version: 1})
+		w.Commit(rev)
+	}
+	remove := func(key string, rev int64) {
+		w := k.Begin()
+		w.Delete([]byte(key), rev)
+		w.Commit(rev)
+	}
+	put("a", 1)
+	remove("a", 2)
+	put("b", 3)
+	put("c", 4) // forgets the delete of 2, but not that the key is gone
+	put("a", 5)
+	remove("a", 6)
+	k.Filled()
+	items, _, _, known := k.Chunk(nil, nil, 5, 10, nil)
+	if !known || len(items) != 3 || items[0].Exists() || items[0].Mod != 6 {
+		t.Fatalf("chunk at 5 after the delete at 6: %+v, known %v", items, known)
 	}
 }
 
