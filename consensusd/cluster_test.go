@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,7 +29,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait of these tests; none takes a hundredth of it.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // cluster is members on one fabric, each with a store of its own.
 type cluster struct {
@@ -204,8 +205,9 @@ type store struct {
 
 	mu       sync.Mutex
 	entries  []*consensuspb.Entry
-	publish  bool
-	response *consensuspb.DeliverResponse // the last one, without entries
+	response *consensuspb.DeliverResponse // the last one
+	seq      int                          // by the session rule, of numbered payloads
+	gap      error
 }
 
 func newStore(m *member) *store { return &store{m: m} }
@@ -264,9 +266,30 @@ func (s *store) take(r *consensuspb.DeliverResponse) error {
 			return fmt.Errorf("entry %d delivered after %d", e.Index, last)
 		}
 		s.entries = append(s.entries, e)
+		s.apply(string(e.Payload))
 	}
 	s.response = r
 	return nil
+}
+
+// apply follows the session rule: what is not above the last is skipped, what
+// does not follow it is a gap.
+func (s *store) apply(payload string) {
+	seq, err := strconv.Atoi(payload)
+	if err != nil || seq <= s.seq {
+		return
+	}
+	if seq > s.seq+1 && s.gap == nil {
+		s.gap = fmt.Errorf("%d after %d", seq, s.seq)
+	}
+	s.seq = seq
+}
+
+// applied is the last number, and the first gap.
+func (s *store) applied() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seq, s.gap
 }
 
 func (s *store) position() logid.ID {

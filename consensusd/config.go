@@ -53,8 +53,10 @@ type Config struct {
 	// every member's store has synced enough to truncate. What was taken before may
 	// exceed it by UncommittedBytesMax.
 	LogBytesMax int64
-	// LogTailEntries are kept below what every store has synced.
+	// LogTailEntries and LogTailBytes, whichever is less, are kept below what every
+	// store has synced. A start reads the whole log.
 	LogTailEntries int64
+	LogTailBytes   int64
 	// SegmentBytes is the size of one file of the log.
 	SegmentBytes int64
 }
@@ -81,6 +83,7 @@ func DefaultConfig() Config {
 		InflightBytesMax:    32 << 20,
 		LogBytesMax:         8 << 30,
 		LogTailEntries:      10_000,
+		LogTailBytes:        128 << 20,
 		SegmentBytes:        64 << 20,
 	}
 }
@@ -98,6 +101,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Int64Var(&c.InflightBytesMax, "inflight-bytes-max", c.InflightBytesMax, "bytes sent to a peer and not acknowledged")
 	fs.Int64Var(&c.LogBytesMax, "log-bytes-max", c.LogBytesMax, "hard cap of the log; beyond it proposals are refused")
 	fs.Int64Var(&c.LogTailEntries, "log-tail-entries", c.LogTailEntries, "entries kept below what every store has synced")
+	fs.Int64Var(&c.LogTailBytes, "log-tail-bytes", c.LogTailBytes, "bytes kept below what every store has synced")
 	fs.Int64Var(&c.SegmentBytes, "segment-bytes", c.SegmentBytes, "size of one file of the log")
 }
 
@@ -128,6 +132,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LogBytesMax < 4*c.SegmentBytes {
 		bad("--log-bytes-max=%d: must be at least 4 segments of %d", c.LogBytesMax, c.SegmentBytes)
+	}
+	if c.LogTailBytes < 0 || c.LogTailBytes > c.LogBytesMax/4 {
+		bad("--log-tail-bytes=%d: must be 0 to a quarter of --log-bytes-max=%d", c.LogTailBytes, c.LogBytesMax)
 	}
 	if c.LogTailEntries < 0 {
 		bad("--log-tail-entries=%d: must not be negative", c.LogTailEntries)

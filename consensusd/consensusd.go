@@ -109,6 +109,7 @@ func assemble(cfg Config, id membership.Identity, members membership.List, store
 		UncommittedBytesMax: uint64(cfg.UncommittedBytesMax),
 		LogBytesMax:         uint64(cfg.LogBytesMax),
 		LogTailEntries:      uint64(cfg.LogTailEntries),
+		LogTailBytes:        uint64(cfg.LogTailBytes),
 	}, node.Deps{
 		Storage: store, Hub: c.hub, Sender: c.transport,
 		Clock: deps.Clock, Log: log, Metrics: m.node,

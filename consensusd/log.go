@@ -95,6 +95,9 @@ func (l *diskLog) Meta() (node.Meta, error) {
 // Size implements node.Storage.
 func (l *diskLog) Size() uint64 { return uint64(l.Bytes()) }
 
+// TailStart implements node.Storage.
+func (l *diskLog) TailStart(bytes uint64) uint64 { return l.Log.TailStart(int64(bytes)) }
+
 // The metadata is a version, the length of a consensuspb.Status with identity,
 // applied index and members in it, that Status, and a raftpb.ConfState.
 const metaVersion = 1

@@ -92,6 +92,21 @@ func (l *Log) Meta() (node.Meta, error) {
 	return l.mu.meta, nil
 }
 
+// TailStart implements node.Storage.
+func (l *Log) TailStart(bytes uint64) uint64 {
+	last, err := l.LastIndex()
+	if err != nil {
+		return 0
+	}
+	for i := last; ; i-- {
+		e, err := l.Entries(i, i+1, 0)
+		if err != nil || uint64(len(e[0].Data)) > bytes {
+			return i + 1
+		}
+		bytes -= uint64(len(e[0].Data))
+	}
+}
+
 // Size implements node.Storage.
 func (l *Log) Size() uint64 {
 	l.mu.Lock()

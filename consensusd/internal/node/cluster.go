@@ -99,27 +99,25 @@ func (n *Node) truncatable(own deliver.Progress) uint64 {
 		}
 		least = min(least, pr.Match, synced)
 	})
-	tail := n.tailEntries()
-	if least <= tail {
-		return 0
-	}
-	return least - tail
+	return n.withTail(least)
 }
 
-// tailEntries is what is kept for those who come back. A log that is half way
-// to its cap, since its entries are large, keeps none.
-func (n *Node) tailEntries() uint64 {
-	if n.deps.Storage.Size() >= n.cfg.LogBytesMax/2 {
-		return 0
+// withTail is an index at or below least that leaves a tail for those who come
+// back, bounded in entries and in bytes. A start reads the whole log, so that
+// the bytes bound it too. Only a log of twice the bytes is looked through.
+func (n *Node) withTail(least uint64) uint64 {
+	from := least - min(least, n.cfg.LogTailEntries)
+	if n.deps.Storage.Size() > 2*n.cfg.LogTailBytes {
+		from = max(from, min(least, n.deps.Storage.TailStart(n.cfg.LogTailBytes)))
 	}
-	return n.cfg.LogTailEntries
+	return from
 }
 
 // maybeTruncate lets go of what the leader allows and the own store has synced.
 func (n *Node) maybeTruncate(own deliver.Progress) {
 	below := min(n.cluster.truncate, uint64(own.Synced), n.delivered)
-	step := max(n.tailEntries(), truncateMin)
-	if n.logFull {
+	step := max(n.cfg.LogTailEntries/4, truncateMin)
+	if n.deps.Storage.Size() > 2*n.cfg.LogTailBytes {
 		step = 1
 	}
 	// The snapshot that stands for what is gone holds the membership as of its own

@@ -32,6 +32,7 @@ type Config struct {
 	UncommittedBytesMax uint64 // of proposals
 	LogBytesMax         uint64 // the hard cap: beyond it proposals are refused
 	LogTailEntries      uint64 // kept below what every store has synced
+	LogTailBytes        uint64 // the same; the smaller of the two tails is kept
 }
 
 // Metrics are the Node's.

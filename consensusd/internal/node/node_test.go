@@ -80,7 +80,7 @@ func lone(t *testing.T, log node.Storage) *node.Node {
 		ID: id, Members: membership.List{{Id: 7, Name: "m"}},
 		Tick: 10 * time.Millisecond, ElectionTicks: 10,
 		AppendBytesMax: 1 << 20, InflightBytesMax: 4 << 20, InflightMessagesMax: 64, UncommittedBytesMax: 16 << 20,
-		LogBytesMax: 1 << 30, LogTailEntries: 100,
+		LogBytesMax: 1 << 30, LogTailEntries: 100, LogTailBytes: 1 << 20,
 	}, node.Deps{Storage: log, Hub: hub, Sender: nowhere{}, Clock: clock.Real(), Log: logger, Metrics: metrics()})
 	if err != nil {
 		t.Fatal(err)

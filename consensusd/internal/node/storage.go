@@ -44,6 +44,9 @@ type Storage interface {
 	Meta() (Meta, error)
 	// Size is the bytes that the log takes.
 	Size() uint64
+	// TailStart is the lowest index from which on the entries' data take at most
+	// bytes.
+	TailStart(bytes uint64) uint64
 }
 
 // Start is where a log stands when it is opened.
