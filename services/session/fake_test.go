@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"path/filepath"
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/quartet-kv/quartet/proto/consensuspb"
 	"github.com/quartet-kv/quartet/proto/logpb"
 	"github.com/quartet-kv/quartet/proto/storepb"
 	"github.com/quartet-kv/quartet/services/cluster"
+	"github.com/quartet-kv/quartet/services/dial"
 	"github.com/quartet-kv/quartet/services/errs"
 	"github.com/quartet-kv/quartet/services/inproc"
 )
@@ -23,6 +27,9 @@ import (
 // that are paused.
 type memory struct {
 	fabric *inproc.Fabric
+	// remote is nil when all is in process; else sockets is where servers listen.
+	remote  *dial.GRPC
+	sockets string
 
 	mu struct {
 		sync.Mutex
@@ -35,6 +42,8 @@ type memory struct {
 		stores  map[uint64]*memoryStore
 		paused  map[uint64]bool
 		taken   int // payloads taken
+		// addresses by name; over the network they are known once served.
+		addresses map[string]string
 	}
 }
 
@@ -49,57 +58,96 @@ type memoryStore struct {
 	applied  int
 	sessions map[uint64]*memorySession
 	bodies   []string
-	servers  []*inproc.Server
+	server   stopper
 	frozen   bool // applies nothing
 }
 
 type memorySession struct {
 	nonce, owner string
-	last, forgot uint64
+	last         uint64
 	outcomes     map[uint64]*storepb.Outcome
 	refused      []*storepb.Outcome
 	closed       bool // remembered for those who have not heard its end
 }
 
-func newMemory(t testing.TB, members int) *memory {
-	m := &memory{fabric: inproc.NewFabric()}
+type stopper interface{ Stop() }
+
+func newMemory(t testing.TB, members int) *memory { return newMemoryOver(t, members, nil) }
+
+// newMemoryOver serves the cluster over the network if remote is not nil.
+func newMemoryOver(t testing.TB, members int, remote *dial.GRPC) *memory {
+	m := &memory{fabric: inproc.NewFabric(), remote: remote}
 	m.mu.changed = make(chan struct{})
 	m.mu.stores = make(map[uint64]*memoryStore)
 	m.mu.paused = make(map[uint64]bool)
+	m.mu.addresses = make(map[string]string)
 	m.mu.term, m.mu.leader = 1, 1
+	if remote != nil {
+		m.sockets = t.TempDir()
+	}
 	for id := uint64(1); id <= uint64(members); id++ {
-		s := &memoryStore{sessions: make(map[uint64]*memorySession)}
-		m.mu.stores[id] = s
-		c := m.fabric.Server(consensusAddress(id))
-		consensuspb.RegisterConsensusServer(c, &consensusServer{m: m, id: id})
+		m.mu.stores[id] = &memoryStore{sessions: make(map[uint64]*memorySession)}
+	}
+	for id := range m.mu.stores {
+		c := m.serve(t, consensusAddress(id), func(r grpc.ServiceRegistrar) {
+			consensuspb.RegisterConsensusServer(r, &consensusServer{m: m, id: id})
+		})
 		t.Cleanup(c.Stop)
-		m.serveStore(id)
+		m.serveStore(t, id)
 	}
 	t.Cleanup(func() {
-		m.mu.Lock()
-		var servers []*inproc.Server
-		for _, s := range m.mu.stores {
-			servers = append(servers, s.servers...)
+		for id := range m.mu.stores {
+			m.mu.Lock()
+			server := m.mu.stores[id].server
+			m.mu.Unlock()
+			server.Stop()
 		}
-		m.mu.Unlock()
-		for _, s := range servers {
-			s.Stop()
+		if remote != nil {
+			_ = remote.Close()
 		}
 	})
 	return m
 }
 
+// serve puts services at a name, where an earlier server of that name was.
+func (m *memory) serve(t testing.TB, name string, register func(grpc.ServiceRegistrar)) stopper {
+	if m.remote == nil {
+		s := m.fabric.Server(name)
+		register(s)
+		m.do(func() { m.mu.addresses[name] = name })
+		return s
+	}
+	path := filepath.Join(m.sockets, name)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(dial.MessageBytesMax))
+	register(s)
+	go func() { _ = s.Serve(l) }()
+	m.do(func() { m.mu.addresses[name] = "unix:" + path })
+	return s
+}
+
 func consensusAddress(id uint64) string { return fmt.Sprintf("consensus-%d", id) }
 func storeAddress(id uint64) string     { return fmt.Sprintf("store-%d", id) }
 
-func (m *memory) serveStore(id uint64) {
-	s := m.fabric.Server(storeAddress(id))
-	storepb.RegisterStoreServer(s, &storeServer{m: m, id: id})
-	m.mu.stores[id].servers = append(m.mu.stores[id].servers, s)
+func (m *memory) serveStore(t testing.TB, id uint64) {
+	s := m.serve(t, storeAddress(id), func(r grpc.ServiceRegistrar) {
+		storepb.RegisterStoreServer(r, &storeServer{m: m, id: id})
+	})
+	m.do(func() { m.mu.stores[id].server = s })
 }
 
 func (m *memory) directory(t testing.TB) *cluster.Directory {
-	d := cluster.New(cluster.Config{Seeds: []string{consensusAddress(1), consensusAddress(2)}, Dialer: m.fabric})
+	var dialer dial.Dialer = m.fabric
+	if m.remote != nil {
+		dialer = m.remote
+	}
+	m.mu.Lock()
+	seed := m.mu.addresses[consensusAddress(1)]
+	m.mu.Unlock()
+	d := cluster.New(cluster.Config{Seeds: []string{seed}, Dialer: dialer})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = d.Run(ctx) }()
@@ -141,23 +189,18 @@ func (m *memory) elect(leader uint64, keep int) {
 	})
 }
 
-// restartStore ends the streams of a store and forgets its outcomes.
-func (m *memory) restartStore(id uint64, forget bool) {
+// restartStore ends the streams of a store and may forget its outcomes.
+func (m *memory) restartStore(t testing.TB, id uint64, forget bool) {
 	m.mu.Lock()
 	s := m.mu.stores[id]
-	servers := s.servers
-	s.servers = nil
 	if forget {
 		for _, session := range s.sessions {
-			session.forgot = session.last
 			clear(session.outcomes)
 		}
 	}
 	m.mu.Unlock()
-	for _, server := range servers {
-		server.Stop()
-	}
-	m.do(func() { m.serveStore(id) })
+	s.server.Stop()
+	m.serveStore(t, id)
 }
 
 // evict closes every session by an entry in front of the leader's tail.
@@ -243,7 +286,7 @@ func (c *consensusServer) Observe(_ *consensuspb.ObserveRequest, stream consensu
 			status.Role = consensuspb.Status_LEADER
 		}
 		for id := range c.m.mu.stores {
-			status.Members = append(status.Members, &consensuspb.Member{Id: id, ConsensusAddress: consensusAddress(id), StoreAddress: storeAddress(id)})
+			status.Members = append(status.Members, &consensuspb.Member{Id: id, ConsensusAddress: c.m.mu.addresses[consensusAddress(id)], StoreAddress: c.m.mu.addresses[storeAddress(id)]})
 		}
 		silent := c.m.mu.paused[c.id] || sent != nil && sent.Term == status.Term && sent.Leader == status.Leader
 		c.m.mu.Unlock()

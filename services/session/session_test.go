@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/quartet-kv/quartet/proto/logpb"
+	"github.com/quartet-kv/quartet/services/dial"
 	"github.com/quartet-kv/quartet/services/errs"
 	"github.com/quartet-kv/quartet/services/session"
 )
@@ -185,7 +186,7 @@ func TestOutcomeLostAtOneStoreIsFoundAtAnother(t *testing.T) {
 	m.mu.stores[1].apply(uint64(len(m.mu.log)), m.mu.log[len(m.mu.log)-1].payload)
 	m.mu.stores[1].applied++
 	m.mu.Unlock()
-	m.restartStore(1, true)
+	m.restartStore(t, 1, true)
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
@@ -349,41 +350,43 @@ func requireOnce(t *testing.T, m *memory, n int) {
 // no other one twice.
 func TestFaultsNeitherLoseNorRepeat(t *testing.T) {
 	for seed := range uint64(8) {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			m := newMemory(t, 3)
-			s, _ := start(t, m, session.Config{StallAfter: 40 * time.Millisecond, RetryMax: 20 * time.Millisecond, PayloadCommandsMax: 5})
-			ctx, cancel := context.WithCancel(timeout(t))
-			var faults sync.WaitGroup
-			faults.Go(func() { m.breakThings(ctx, rand.New(rand.NewPCG(seed, 1))) })
-			const writers, writes = 8, 60
-			var acked sync.Map
-			var wg sync.WaitGroup
-			for w := range writers {
-				rnd := rand.New(rand.NewPCG(seed, uint64(w)+2))
-				wg.Go(func() {
-					for i := range writes {
-						write(t, s, rnd, fmt.Sprintf("%d-%d", w, i), &acked)
-					}
-				})
-			}
-			wg.Wait()
-			cancel()
-			faults.Wait()
-			m.do(func() { m.mu.hold = false })
-			requireOnce(t, m, -1)
-			applied := m.bodies(1)
-			n := 0
-			acked.Range(func(body, _ any) bool {
-				n++
-				if !slices.Contains(applied, body.(string)) {
-					t.Errorf("acknowledged %v is not there", body)
-				}
-				return true
-			})
-			if n < writers*writes/2 {
-				t.Errorf("only %d of %d writes were acknowledged", n, writers*writes)
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { faults(t, newMemory(t, 3), seed) })
+	}
+	t.Run("network", func(t *testing.T) { faults(t, newMemoryOver(t, 3, dial.NewGRPC()), 1) })
+}
+
+func faults(t *testing.T, m *memory, seed uint64) {
+	s, _ := start(t, m, session.Config{StallAfter: 40 * time.Millisecond, RetryMax: 20 * time.Millisecond, PayloadCommandsMax: 5})
+	ctx, cancel := context.WithCancel(timeout(t))
+	var faults sync.WaitGroup
+	faults.Go(func() { m.breakThings(ctx, t, rand.New(rand.NewPCG(seed, 1))) })
+	const writers, writes = 8, 60
+	var acked sync.Map
+	var wg sync.WaitGroup
+	for w := range writers {
+		rnd := rand.New(rand.NewPCG(seed, uint64(w)+2))
+		wg.Go(func() {
+			for i := range writes {
+				write(t, s, rnd, fmt.Sprintf("%d-%d", w, i), &acked)
 			}
 		})
+	}
+	wg.Wait()
+	cancel()
+	faults.Wait()
+	m.do(func() { m.mu.hold = false })
+	requireOnce(t, m, -1)
+	applied := m.bodies(1)
+	n := 0
+	acked.Range(func(body, _ any) bool {
+		n++
+		if !slices.Contains(applied, body.(string)) {
+			t.Errorf("acknowledged %v is not there", body)
+		}
+		return true
+	})
+	if n < writers*writes/2 {
+		t.Errorf("only %d of %d writes were acknowledged", n, writers*writes)
 	}
 }
 
@@ -407,13 +410,22 @@ func write(t *testing.T, s *session.Session, rnd *rand.Rand, body string, acked 
 }
 
 // breakThings injects one fault after another until ctx ends, then mends all.
-func (m *memory) breakThings(ctx context.Context, rnd *rand.Rand) {
-	tick := time.NewTicker(2 * time.Millisecond)
+func (m *memory) breakThings(ctx context.Context, t *testing.T, rnd *rand.Rand) {
+	every := 2 * time.Millisecond
+	if m.remote != nil {
+		every = 30 * time.Millisecond // else it does nothing but connect
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			m.do(func() { clear(m.mu.paused) })
+			m.do(func() {
+				m.mu.hold = false
+				for _, s := range m.mu.stores {
+					s.frozen = false
+				}
+			})
 			m.elect(1, 0)
 			return
 		case <-tick.C:
@@ -430,7 +442,7 @@ func (m *memory) breakThings(ctx context.Context, rnd *rand.Rand) {
 			m.elect(0, rnd.IntN(4))
 			m.elect(id, 0)
 		case 2:
-			m.restartStore(id, rnd.IntN(3) == 0)
+			m.restartStore(t, id, rnd.IntN(3) == 0)
 		case 3:
 			m.do(func() { m.mu.stores[id].frozen = !m.mu.stores[id].frozen })
 		case 4:
@@ -448,26 +460,33 @@ func (m *memory) breakThings(ctx context.Context, rnd *rand.Rand) {
 
 func BenchmarkPropose(b *testing.B) {
 	for _, callers := range []int{1, 100, 1000} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			m := newMemory(b, 1)
-			s, _ := start(b, m, session.Config{})
-			body := make([]byte, 256)
-			var wg sync.WaitGroup
-			b.ReportAllocs()
-			for c := range callers {
-				wg.Go(func() {
-					for i := c; i < b.N; i += callers {
-						if _, err := s.Propose(context.Background(), logpb.Command_PUT, body); err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
-			m.mu.Lock()
-			b.ReportMetric(float64(b.N)/float64(m.mu.taken), "commands/payload")
-			m.mu.Unlock()
+		b.Run(fmt.Sprintf("inproc/callers=%d", callers), func(b *testing.B) {
+			benchmark(b, newMemory(b, 1), callers)
+		})
+		b.Run(fmt.Sprintf("grpc/callers=%d", callers), func(b *testing.B) {
+			benchmark(b, newMemoryOver(b, 1, dial.NewGRPC()), callers)
 		})
 	}
+}
+
+func benchmark(b *testing.B, m *memory, callers int) {
+	s, _ := start(b, m, session.Config{})
+	body := make([]byte, 256)
+	var wg sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	for c := range callers {
+		wg.Go(func() {
+			for i := c; i < b.N; i += callers {
+				if _, err := s.Propose(context.Background(), logpb.Command_PUT, body); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b.ReportMetric(float64(b.N)/float64(m.mu.taken), "commands/payload")
 }
