@@ -21,6 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type teller struct {
 	consensuspb.UnimplementedConsensusServer
 	server *inproc.Server
+	heard  chan struct{} // one token: somebody was told
 
 	mu struct {
 		sync.Mutex
@@ -30,7 +31,7 @@ type teller struct {
 }
 
 func tell(t *testing.T, f *inproc.Fabric, addr string, s *consensuspb.Status) *teller {
-	w := &teller{server: f.Server(addr)}
+	w := &teller{server: f.Server(addr), heard: make(chan struct{}, 1)}
 	w.mu.changed = make(chan struct{})
 	w.mu.status = s
 	consensuspb.RegisterConsensusServer(w.server, w)
@@ -53,6 +54,10 @@ func (w *teller) Observe(_ *consensuspb.ObserveRequest, stream consensuspb.Conse
 		w.mu.Unlock()
 		if err := stream.Send(status); err != nil {
 			return err
+		}
+		select {
+		case w.heard <- struct{}{}:
+		default:
 		}
 		select {
 		case <-changed:
@@ -159,7 +164,10 @@ func TestDeadLeaderIsNamedButNotLed(t *testing.T) {
 	one := tell(t, f, "c1", status(1, 4, 1))
 	tell(t, f, "c2", status(2, 4, 1))
 	d := run(t, f, "c1", "c2")
-	until(t, d, "1 leads", cluster.View.Led)
+	until(t, d, "1 leads and 2 has said so", func(v cluster.View) bool {
+		two, ok := v.Member(2)
+		return v.Led() && ok && two.Reachable
+	})
 	one.server.Stop()
 	v := until(t, d, "1 is unreachable", func(v cluster.View) bool { return !v.Led() })
 	if v.Leader != 1 {
@@ -183,9 +191,9 @@ func TestOtherClusterIsRefused(t *testing.T) {
 	until(t, d, "1 leads", cluster.View.Led)
 	foreign := status(2, 99, 2)
 	foreign.ClusterId = 8
-	tell(t, f, "c2", foreign)
-	two := tell(t, f, "c3", status(3, 5, 1))
-	_ = two
+	two := tell(t, f, "c2", foreign)
+	<-two.heard
+	tell(t, f, "c3", status(3, 5, 1))
 	v := until(t, d, "term 5", func(v cluster.View) bool { return v.Term == 5 })
 	if v.ClusterID != 7 {
 		t.Errorf("view %+v", v)
