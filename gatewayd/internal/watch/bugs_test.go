@@ -188,7 +188,7 @@ func TestFutureRevisionGetsNothingBefore20221And20290(t *testing.T) {
 }
 
 func TestLostBatchesAreReadFromHistory(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, realClock(), func(c *watch.Config, _ *watch.Deps) { c.HistoryRetry = time.Millisecond })
 	w.publish()
 	c := w.client()
 	c.watch(key("a"))
@@ -206,7 +206,6 @@ func TestLostBatchesAreReadFromHistory(t *testing.T) {
 		case 2: // a store that is behind, and breaks
 			w.store.set(func(s *memoryStore) { s.applied, s.failures = 2, 1 })
 			w.lose()
-			w.clock.Advance(time.Second)
 			w.store.set(func(s *memoryStore) { s.applied, s.failures = 0, 0 })
 		default:
 			w.lose()
@@ -214,13 +213,6 @@ func TestLostBatchesAreReadFromHistory(t *testing.T) {
 	}
 	r := w.put(put("b", "last"))
 	got := make(map[int64][]seen)
-	go func() {
-		// A failed read is repeated when time has passed.
-		for w.ctx.Err() == nil {
-			w.clock.Advance(50 * time.Millisecond)
-			time.Sleep(time.Millisecond)
-		}
-	}()
 	c.settle(r, func(r *pb.WatchResponse) { got[r.WatchId] = append(got[r.WatchId], eventsOf(r)...) })
 	requireSeen(t, got[0], w.store.expect("a", "", 2, false, false, false))
 	requireSeen(t, got[1], w.store.expect("\x00", "\x00", 2, false, false, false))

@@ -114,7 +114,7 @@ const (
 	created
 	canceled
 	progressed
-	drained
+	drainedOutbox
 	closed
 )
 
@@ -246,7 +246,7 @@ func (h *Hub) onRequest(r request) {
 		h.onCancel(s, r.id)
 	case progressed:
 		h.onProgressRequest(s)
-	case drained:
+	case drainedOutbox:
 		h.onDrained(s)
 	case closed:
 		h.onClosed(s)

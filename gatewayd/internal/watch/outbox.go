@@ -90,8 +90,9 @@ func (o *outbox) take(spent []response) ([]response, error) {
 }
 
 // sent says that a response has left. Drained is true once after a refusal, when
-// the refused response would fit and half of the room is free.
-func (o *outbox) sent(r response) (drained bool) {
+// the refused response would fit and half of the room is free; ended tells that
+// the stream has ended, so that what else was taken need not be sent.
+func (o *outbox) sent(r response) (drained, ended bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	full := o.mu.bytes >= o.bytesMax
@@ -101,10 +102,10 @@ func (o *outbox) sent(r response) (drained bool) {
 		o.mu.room.Broadcast()
 	}
 	if o.mu.refused == 0 || o.mu.bytes > max(0, min(o.bytesMax/2, o.bytesMax-o.mu.refused)) {
-		return false
+		return false, o.mu.ended
 	}
 	o.mu.refused = 0
-	return true
+	return true, o.mu.ended
 }
 
 // waitRoom waits until the outbox is not full; false when the stream has ended.
@@ -136,11 +137,4 @@ func (o *outbox) leftover() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.mu.events
-}
-
-// ended tells whether end was called, and with what.
-func (o *outbox) ended() (bool, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.mu.ended, o.mu.err
 }

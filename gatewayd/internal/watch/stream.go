@@ -112,14 +112,15 @@ func (s *stream) send(h *Hub) error {
 			return err
 		}
 		for _, r := range taken {
-			if ended, err := s.out.ended(); ended {
-				return err
-			}
 			if err := s.write(r); err != nil {
 				return s.writeEnd(err)
 			}
 			h.metrics.pending.Add(-int64(r.events))
-			if s.out.sent(r) && !h.post(request{stream: s, kind: drained}) {
+			drained, ended := s.out.sent(r)
+			if ended {
+				break // take has the reason
+			}
+			if drained && !h.post(request{stream: s, kind: drainedOutbox}) {
 				return rpctypes.ErrGRPCStopped
 			}
 		}
