@@ -23,7 +23,8 @@
 //     Ours fsyncs every write-ahead file of the directory through a file
 //     descriptor of its own, while commits go on.
 //  2. It cuts a write-ahead file at the first bad entry and says nothing. Open
-//     checks before Badger does that each is intact as far as SYNCED says.
+//     checks before Badger does that each is intact as far as SYNCED says, and
+//     cuts it itself, since some garbage keeps Badger from opening at all.
 //  3. A block that fails its checksum is a table that ends early, to reads and
 //     to compactions, and nobody is told. See corruption.go.
 //  4. Batches of entries with their own versions are not atomic. Rows above
@@ -112,7 +113,7 @@ func (e *Engine) prepare(m *marker) error {
 	if err := removeEmpty(e.dir); err != nil {
 		return err
 	}
-	there, err := m.checkFiles(e.dir)
+	there, err := m.cutFiles(e.dir)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -135,28 +134,47 @@ func removeEmpty(dir string) error {
 	return nil
 }
 
-// checkFiles refuses a directory whose write-ahead files are not intact as far
-// as the last Sync made them durable. It returns those that are there; one that
-// is gone has become a table.
-func (m *marker) checkFiles(dir string) ([]markerFile, error) {
-	var w walScan
-	var there []markerFile
+// cutFiles cuts each write-ahead file of dir behind its last intact entry,
+// which Badger would do too, but not with any bytes that may stand there. It
+// refuses a directory in which one is not intact as far as the last Sync made
+// it durable, and returns those of the marker that are there; one that is gone
+// has become a table.
+func (m *marker) cutFiles(dir string) ([]markerFile, error) {
+	names, err := walFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	synced := make(map[string]markerFile, len(m.Files))
 	for _, file := range m.Files {
-		f, err := os.Open(filepath.Join(dir, file.Name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+		synced[file.Name] = file
+	}
+	var there []markerFile
+	for _, name := range names {
+		file, known := synced[name]
+		intact, err := intactBytes(filepath.Join(dir, name))
 		if err != nil {
-			return nil, fmt.Errorf("badger: open write-ahead file: %w", err)
-		}
-		intact, err := w.scan(f, file.Name)
-		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
 		if intact < file.Bytes {
-			return nil, fmt.Errorf("badger: %s is intact for %d of %d synced bytes: %w", file.Name, intact, file.Bytes, engine.ErrCorrupt)
+			return nil, fmt.Errorf("badger: %s is intact for %d of %d synced bytes: %w", name, intact, file.Bytes, engine.ErrCorrupt)
 		}
-		there = append(there, file)
+		if err := os.Truncate(filepath.Join(dir, name), intact); err != nil {
+			return nil, fmt.Errorf("badger: cut write-ahead file: %w", err)
+		}
+		if known {
+			there = append(there, file)
+		}
 	}
 	return there, nil
+}
+
+// intactBytes is how far a write-ahead file is intact.
+func intactBytes(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("badger: open write-ahead file: %w", err)
+	}
+	var w walScan
+	intact, err := w.scan(f, filepath.Base(path))
+	return intact, errors.Join(err, f.Close())
 }
