@@ -2,85 +2,105 @@ package stored_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc"
 
 	"github.com/quartet-kv/quartet/proto/consensuspb"
-	"github.com/quartet-kv/quartet/proto/logpb"
 	"github.com/quartet-kv/quartet/proto/storepb"
+	"github.com/quartet-kv/quartet/services/daemon"
+	"github.com/quartet-kv/quartet/services/dial"
 	"github.com/quartet-kv/quartet/services/inproc"
 	"github.com/quartet-kv/quartet/services/store/storetest"
 	"github.com/quartet-kv/quartet/stored"
 )
 
-// run starts a store on a log and returns its client; it is stopped at the end
-// of the test.
-func run(t testing.TB, log *storetest.Log, change func(*stored.Config)) (storepb.StoreClient, func()) {
+func TestStoreInProcess(t *testing.T) {
+	storetest.Run(t, func(t testing.TB, log *storetest.Log) storetest.Store {
+		cfg := config(stored.EngineMemory, "")
+		return storetest.Store{Client: start(t, log, cfg, inprocServer).client}
+	})
+}
+
+func TestStoreOverGRPC(t *testing.T) {
+	storetest.Run(t, func(t testing.TB, log *storetest.Log) storetest.Store {
+		cfg := config(stored.EngineBadger, t.TempDir())
+		r := start(t, log, cfg, grpcServer)
+		return storetest.Store{Client: r.client, Restart: func() storepb.StoreClient {
+			r.stop()
+			return start(t, log, cfg, grpcServer).client
+		}}
+	})
+}
+
+func config(engine, dir string) stored.Config {
+	cfg := stored.DefaultConfig()
+	cfg.Engine, cfg.DataDir, cfg.EngineProfile = engine, dir, stored.ProfileSmall
+	cfg.MemberConsensus = []string{"consensus"}
+	cfg.SyncInterval = 50 * time.Millisecond
+	return cfg
+}
+
+// running is a store that runs.
+type running struct {
+	client storepb.StoreClient
+	stop   func()
+}
+
+// server serves a store's calls, and says how to reach it and how to stop it.
+type server func(t testing.TB, s *stored.Stored) (client grpc.ClientConnInterface, stop func())
+
+func inprocServer(_ testing.TB, s *stored.Stored) (grpc.ClientConnInterface, func()) {
+	server := inproc.NewServer()
+	s.Register(server)
+	return server.Conn(), server.Stop
+}
+
+func grpcServer(t testing.TB, s *stored.Stored) (grpc.ClientConnInterface, func()) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := daemon.NewServer()
+	s.Register(server)
+	go server.Serve(lis) //nolint:errcheck // ends with Stop
+	dialer := dial.NewGRPC()
+	conn, err := dialer.Dial(lis.Addr().String(), dial.Control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, func() { dialer.Close(); server.Stop() }
+}
+
+// start runs a store on a log until stop, or the end of the test.
+func start(t testing.TB, log *storetest.Log, cfg stored.Config, serve server) running {
 	t.Helper()
 	fabric := inproc.NewFabric()
 	consensuspb.RegisterConsensusServer(fabric.Server("consensus"), log)
-	cfg := stored.DefaultConfig()
-	cfg.Engine, cfg.MemberConsensus = stored.EngineMemory, []string{"consensus"}
-	if change != nil {
-		change(&cfg)
-	}
 	s, err := stored.New(cfg, stored.Deps{Dialer: fabric, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := fabric.Server("store")
-	s.Register(server)
+	conn, stopServer := serve(t, s)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	stopped := false
-	stop := func() {
+	r := running{client: storepb.NewStoreClient(conn), stop: func() {
 		if stopped {
 			return
 		}
 		stopped = true
-		server.Stop()
+		stopServer()
 		cancel()
-		if err := <-done; err != nil {
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("run: %v", err)
 		}
-	}
-	t.Cleanup(stop)
-	return storepb.NewStoreClient(server.Conn()), stop
-}
-
-func TestPutIsReadAndFollowed(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	log := storetest.NewLog()
-	log.Append(nil)
-	client, _ := run(t, log, nil)
-	s := storetest.OpenSession(t, ctx, log, client, &logpb.SessionOpen{Nonce: []byte("nonce"), Owner: "test"})
-	if rev := s.Put("a", "1"); rev != 2 {
-		t.Fatalf("first put made revision %d", rev)
-	}
-	s.Put("b", "2")
-	stream, err := client.Read(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _ := proto.Marshal(&etcdserverpb.RangeRequest{Key: []byte("a"), RangeEnd: []byte("z")})
-	if err := stream.Send(&storepb.ReadBatch{Epoch: storetest.Epoch, MinIndex: uint64(log.Last().Index), Reads: []*storepb.ReadRequest{{Id: 7, Kind: storepb.ReadRequest_RANGE, Body: body}}}); err != nil {
-		t.Fatal(err)
-	}
-	results, err := stream.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var response etcdserverpb.RangeResponse
-	if err := proto.Unmarshal(results.Results[0].Body, &response); err != nil {
-		t.Fatal(err)
-	}
-	if response.Count != 2 || string(response.Kvs[1].Value) != "2" || response.Kvs[1].ModRevision != 3 {
-		t.Fatalf("range: %v", &response)
-	}
+	}}
+	t.Cleanup(r.stop)
+	return r
 }

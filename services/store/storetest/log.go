@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -105,6 +106,19 @@ func (l *Log) Progress() (applied, synced logid.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.applied, l.mu.synced
+}
+
+// Wait waits for the next change of the log, a store's progress included.
+func (l *Log) Wait(ctx context.Context) error {
+	l.mu.Lock()
+	changed := l.mu.changed
+	l.mu.Unlock()
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Deliver implements consensuspb.ConsensusServer.
