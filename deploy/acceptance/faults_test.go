@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -203,16 +204,23 @@ func TestStopAndStartOfEverything(t *testing.T) {
 
 func loadKeys(t *testing.T, ctx context.Context, cl *clientv3.Client, n int) {
 	t.Helper()
-	const perTxn = 100
-	for i := 0; i < n; i += perTxn {
-		var puts []clientv3.Op
-		for j := i; j < min(i+perTxn, n); j++ {
-			puts = append(puts, clientv3.OpPut(fmt.Sprintf("restart/%08d", j), fmt.Sprintf("value %d of a key", j)))
-		}
-		if _, err := cl.Txn(ctx).Then(puts...).Commit(); err != nil {
-			t.Fatal(err)
-		}
+	const perTxn, loaders = 100, 8
+	var wg sync.WaitGroup
+	for l := range loaders {
+		wg.Go(func() {
+			for i := l * perTxn; i < n; i += loaders * perTxn {
+				var puts []clientv3.Op
+				for j := i; j < min(i+perTxn, n); j++ {
+					puts = append(puts, clientv3.OpPut(fmt.Sprintf("restart/%08d", j), fmt.Sprintf("value %d of a key", j)))
+				}
+				if _, err := cl.Txn(ctx).Then(puts...).Commit(); err != nil {
+					t.Errorf("load: %v", err)
+					return
+				}
+			}
+		})
 	}
+	wg.Wait()
 }
 
 // storeDigest is the revision, the count and some of the keys.
