@@ -36,6 +36,7 @@ import (
 	"github.com/quartet-kv/quartet/stored/internal/engine"
 	"github.com/quartet-kv/quartet/stored/internal/engine/badger"
 	"github.com/quartet-kv/quartet/stored/internal/engine/memory"
+	"github.com/quartet-kv/quartet/stored/internal/guard"
 	"github.com/quartet-kv/quartet/stored/internal/leases"
 	"github.com/quartet-kv/quartet/stored/internal/mvcc"
 	"github.com/quartet-kv/quartet/stored/internal/outcome"
@@ -95,6 +96,8 @@ func New(cfg Config, deps Deps) (*Stored, error) {
 			return nil, fmt.Errorf("open the engine: %w", err)
 		}
 	}
+	// Calls may still be served when Run closes the engine.
+	e = guard.New(e)
 	var closeBus func()
 	if deps.Bus == nil && cfg.NATS != "" {
 		b, err := nats.Connect(nats.Config{URLs: []string{cfg.NATS}, Name: "stored " + cfg.name(), Log: deps.Log})
@@ -168,8 +171,8 @@ func build(cfg Config, deps Deps, e engine.Engine) (*Stored, error) {
 func (s *Stored) Register(r grpc.ServiceRegistrar) { storepb.RegisterStoreServer(r, s) }
 
 // Run follows the log until ctx ends, and returns nil; or until the store cannot
-// go on, and returns why. It syncs and closes the engine before it returns.
-// Reads that are under way must have ended by then or are refused.
+// go on, and returns why. It syncs and closes the engine before it returns; calls
+// that still need it fail.
 func (s *Stored) Run(ctx context.Context) error {
 	v := &s.start
 	s.log.Info("store opened", "index", uint64(v.Log.Index), "term", uint64(v.Log.Term), "revision", v.Revision, "stamp", uint64(v.Stamp), "engine", s.config.Engine)

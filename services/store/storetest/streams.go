@@ -215,7 +215,7 @@ func restartLosesNothingApplied(t *testing.T, f *fixture) {
 	}
 	hash := must(f.store.Client.Hash(f.ctx, &storepb.HashRequest{}))(t)
 	f.store.Client = f.store.Restart()
-	s.Next = 15 // in doubt, the proposer proposes again
+	// In doubt, the proposer proposes again.
 	f.log.AppendBatch(&logpb.Batch{Session: s.ID, FirstSeq: 19, Commands: []*logpb.Command{Put("k18", "1"), Put("k19", "1")}})
 	if r, result := f.rangeOf(&etcdserverpb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("l"), CountOnly: true}); r.Count != 20 || result.Revision != 21 {
 		t.Errorf("after a restart: %d keys at revision %d", r.Count, result.Revision)

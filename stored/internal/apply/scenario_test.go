@@ -25,13 +25,13 @@ import (
 	"github.com/quartet-kv/quartet/stored/internal/outcome"
 )
 
-// TestScenarios runs testdata/*.txt twice: with all keys in the keyspace, and
+// TestScenarios runs testdata/scenarios/*.txt twice: with all keys in the keyspace, and
 // with a keyspace that knows nothing but what was not committed. The answers
 // must not differ.
 func TestScenarios(t *testing.T) {
 	for _, complete := range []bool{true, false} {
 		t.Run(fmt.Sprintf("complete=%t", complete), func(t *testing.T) {
-			datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+			datadriven.Walk(t, "testdata/scenarios", func(t *testing.T, path string) {
 				w := newWorld(t, complete)
 				datadriven.RunTest(t, path, w.run)
 			})

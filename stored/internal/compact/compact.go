@@ -114,14 +114,16 @@ func (c *Compactor) compact(ctx context.Context, view *mvcc.View) error {
 		return err
 	}
 	c.state.Purging(view.Compact)
-	for {
-		more, err := c.segment(ctx, view.Compact, floor)
-		if err != nil {
+	purged := false
+	for more := true; more; {
+		var any bool
+		if any, more, err = c.segment(ctx, view.Compact, floor); err != nil {
 			return err
 		}
-		if !more {
-			break
-		}
+		purged = purged || any
+	}
+	if !purged {
+		return nil // done before a restart
 	}
 	for _, prefix := range []byte{row.PrefixAttachment, row.PrefixLease, row.PrefixSession} {
 		if err := c.tombstones(ctx, prefix, floor); err != nil {
@@ -133,13 +135,13 @@ func (c *Compactor) compact(ctx context.Context, view *mvcc.View) error {
 
 // segment purges what the oldest history rows below the compact revision tell,
 // and those rows.
-func (c *Compactor) segment(ctx context.Context, compact int64, floor engine.Stamp) (more bool, err error) {
+func (c *Compactor) segment(ctx context.Context, compact int64, floor engine.Stamp) (any, more bool, err error) {
 	s := segment{engine: c.state.Engine, latest: make(map[string]latest)}
 	it := s.engine.Iterate(engine.IterOptions{Lower: row.HistoryKey(0), Upper: row.HistoryKey(compact), At: c.state.Committed().Stamp})
 	defer it.Close()
 	for it.Next() {
 		if err := ctx.Err(); err != nil {
-			return false, err
+			return false, false, err
 		}
 		if s.changes >= segmentChangesMax {
 			more = true
@@ -148,25 +150,25 @@ func (c *Compactor) segment(ctx context.Context, compact int64, floor engine.Sta
 		r := it.Row()
 		h, err := row.DecodeHistory(r.Value)
 		if err != nil {
-			return false, fmt.Errorf("%w: %w", engine.ErrCorrupt, err)
+			return false, false, fmt.Errorf("%w: %w", engine.ErrCorrupt, err)
 		}
 		s.add(&h)
 		s.versions = append(s.versions, engine.Version{Key: r.Key, Stamp: r.Stamp})
 	}
 	if err := it.Err(); err != nil {
-		return false, err
+		return false, false, err
 	}
 	if err := s.nameTombstones(); err != nil {
-		return false, err
+		return false, false, err
 	}
 	if more {
 		floor = s.end
 	}
 	if len(s.versions) == 0 {
-		return false, nil
+		return false, false, nil
 	}
 	c.versions.Add(float64(len(s.versions)))
-	return more, s.engine.Purge(floor, s.versions)
+	return true, more, s.engine.Purge(floor, s.versions)
 }
 
 // segment is a run of revisions being purged.

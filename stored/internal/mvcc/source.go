@@ -76,9 +76,10 @@ func (s *Snapshot) Get(key []byte) (keyspace.Item, error) {
 	case known && s.revision == 0:
 		s.revision = revision
 		return it, nil
-	case known && it.Mod <= s.revision:
+	case known && (revision == s.revision || it.Mod != 0 && it.Mod <= s.revision):
 		return it, nil
 	}
+	// Changed since, or gone for so long that nobody remembers when.
 	return s.engineGet(key)
 }
 

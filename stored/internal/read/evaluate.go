@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/quartet-kv/quartet/proto/storepb"
@@ -14,11 +15,9 @@ import (
 	"github.com/quartet-kv/quartet/stored/internal/mvcc"
 )
 
-const codesInternal = codes.Internal
-
 var (
-	errMalformed = errors.New("quartet: malformed read")
-	errNotARead  = errors.New("quartet: a transaction that writes is not a read")
+	errMalformed = status.Error(codes.InvalidArgument, "quartet: malformed read")
+	errNotARead  = status.Error(codes.InvalidArgument, "quartet: a transaction that writes is not a read")
 	errLarge     = errors.New("quartet: answer is too large")
 )
 
@@ -40,7 +39,7 @@ func (s *Server) evaluate(ctx context.Context, r *storepb.ReadRequest, result *s
 		return
 	}
 	if err != nil {
-		result.Body, result.Error = nil, errs.Text(err)
+		result.Body, result.Error = nil, errs.Text(s.asStatus(err))
 		result.Revision = max(result.Revision, s.state.View().Revision)
 	}
 }

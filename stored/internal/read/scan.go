@@ -5,8 +5,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/quartet-kv/quartet/proto/storepb"
@@ -21,7 +19,7 @@ func (s *Server) Scan(req *storepb.ScanRequest, g grpc.ServerStreamingServer[sto
 	s.metrics.Scans.Inc()
 	var r etcdserverpb.RangeRequest
 	if err := proto.Unmarshal(req.Range, &r); err != nil {
-		return status.Error(codes.InvalidArgument, errMalformed.Error())
+		return errMalformed
 	}
 	view, err := s.state.Wait(ctx, logid.Epoch(req.Epoch), logid.Index(req.MinIndex), req.MinRevision)
 	if err != nil {

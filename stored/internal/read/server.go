@@ -10,11 +10,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/quartet-kv/quartet/proto/storepb"
 	"github.com/quartet-kv/quartet/services/errs"
 	"github.com/quartet-kv/quartet/services/logid"
+	"github.com/quartet-kv/quartet/stored/internal/engine"
 	"github.com/quartet-kv/quartet/stored/internal/mvcc"
 )
 
@@ -155,9 +157,12 @@ func (s *Server) asStatus(err error) error {
 	if err == nil {
 		return nil
 	}
+	if errors.Is(err, engine.ErrClosed) {
+		return errs.ErrStopped
+	}
 	if _, ok := status.FromError(err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	s.log.Error("read the engine", "err", err)
-	return status.Errorf(codesInternal, "stored: %v", err)
+	return status.Errorf(codes.Internal, "stored: %v", err)
 }
