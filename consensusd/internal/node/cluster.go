@@ -15,20 +15,16 @@ const truncateMin = 100
 
 // clusterView is what members have told each other about their stores.
 type clusterView struct {
-	reports   map[uint64]memberReport
-	publisher uint64 // the member whose store publishes; 0: none
-	truncate  uint64 // as the leader said
-	truncated uint64 // as last asked of the storage
-}
-
-type memberReport struct {
-	*peerpb.Report
-	at time.Duration
+	reports   map[uint64]*peerpb.Report
+	heard     map[uint64]time.Duration // when a member last sent anything
+	publisher uint64                   // the member whose store publishes; 0: none
+	truncate  uint64                   // as the leader said
+	truncated uint64                   // as last asked of the storage
 }
 
 // onReport takes what came along with a heartbeat or its answer.
 func (n *Node) onReport(from uint64, r *peerpb.Report) {
-	n.cluster.reports[from] = memberReport{r, n.deps.Clock.Now()}
+	n.cluster.reports[from] = r
 	if from != n.lead || n.role == raft.StateLeader {
 		return
 	}
@@ -78,7 +74,7 @@ func (n *Node) choosePublisher(own deliver.Progress) uint64 {
 	since := n.deps.Clock.Now() - time.Duration(n.cfg.ElectionTicks)*n.cfg.Tick
 	for _, m := range n.members {
 		r, ok := n.cluster.reports[m.Id]
-		if ok && r.StoreAttached && r.at >= since && (best == 0 || r.Applied > applied) {
+		if ok && r.StoreAttached && n.cluster.heard[m.Id] >= since && (best == 0 || r.Applied > applied) {
 			best, applied = m.Id, r.Applied
 		}
 	}

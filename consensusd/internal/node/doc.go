@@ -52,5 +52,6 @@
 // a leader, campaign in the order of their ids, a few ticks apart (with
 // pre-vote, so that a leader that exists is not disturbed) rather than wait out
 // the election timeout. When its context ends, a leader hands over to the
-// furthest follower, within one election timeout, and then stops.
+// furthest follower, within one election timeout and five seconds, and then
+// stops.
 package node

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
@@ -80,8 +81,16 @@ type handover struct {
 	ticks int // left
 }
 
-// handoverFresh is how many ticks ago the receiver was heard at most.
-const handoverFresh = 3
+// Bounds of a handover.
+const (
+	// handoverFresh is how many ticks ago the receiver was heard at most.
+	handoverFresh = 3
+	// handoverLinger is how long a member that leads no more stays for its vote to
+	// be on disk, sent, and answered by a leader.
+	handoverLinger = time.Second
+	// handoverMax bounds the whole, beside the election timeout.
+	handoverMax = 5 * time.Second
+)
 
 // startHandover gives leadership to the follower that is furthest, if there is
 // one that was heard lately.
@@ -93,14 +102,15 @@ func (n *Node) startHandover() {
 	var best, match uint64
 	since := n.deps.Clock.Now() - handoverFresh*n.cfg.Tick
 	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
-		if id != n.cfg.ID.Member && typ == raft.ProgressTypePeer && n.cluster.reports[id].at >= since && (best == 0 || pr.Match > match) {
+		at, heard := n.cluster.heard[id]
+		if id != n.cfg.ID.Member && typ == raft.ProgressTypePeer && heard && at >= since && (best == 0 || pr.Match > match) {
 			best, match = id, pr.Match
 		}
 	})
 	if best == 0 {
 		return
 	}
-	n.handover.to, n.handover.ticks = best, n.cfg.ElectionTicks
+	n.handover.to, n.handover.ticks = best, min(n.cfg.ElectionTicks, int(handoverMax/n.cfg.Tick)+1)
 	n.deps.Log.Info("handing leadership over", "peer", fmt.Sprintf("%x", best), "term", n.term)
 	n.raw.TransferLeader(best)
 }
@@ -110,6 +120,10 @@ func (n *Node) startHandover() {
 func (h *handover) done(n *Node) bool {
 	if !h.begun {
 		return false
+	}
+	if n.role != raft.StateLeader {
+		// The next leader may be stopping too, and never be heard.
+		h.ticks = min(h.ticks, int(handoverLinger/n.cfg.Tick)+1)
 	}
 	return h.ticks <= 0 || n.role != raft.StateLeader && n.lead != raft.None
 }

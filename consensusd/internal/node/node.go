@@ -137,7 +137,8 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		attached:    make(chan struct{}, 1),
 		stopped:     make(chan struct{}),
 	}
-	n.cluster.reports = make(map[uint64]memberReport)
+	n.cluster.reports = make(map[uint64]*peerpb.Report)
+	n.cluster.heard = make(map[uint64]time.Duration)
 	n.election.met = map[uint64]bool{cfg.ID.Member: true}
 	if err := n.open(); err != nil {
 		return nil, err
@@ -337,6 +338,7 @@ func (n *Node) Unreachable(peer uint64) {
 // onPeer steps what a peer sent.
 func (n *Node) onPeer(b peerBatch) {
 	n.election.met[b.from] = true
+	n.cluster.heard[b.from] = n.deps.Clock.Now()
 	if b.report != nil {
 		n.onReport(b.from, b.report)
 	}
