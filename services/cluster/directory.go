@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,11 +42,14 @@ type Directory struct {
 	log    *slog.Logger
 	events chan event
 
-	mu struct {
-		sync.Mutex
-		view    View
-		changed chan struct{}
-	}
+	// now is replaced by Run only; readers take no lock.
+	now atomic.Pointer[moment]
+}
+
+// moment is a View and what is closed when the next one is there.
+type moment struct {
+	view    View
+	changed chan struct{}
 }
 
 // New returns a Directory that learns nothing before Run.
@@ -60,7 +64,7 @@ func New(c Config) *Directory {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &Directory{config: c, log: c.Log, events: make(chan event)}
-	d.mu.changed = make(chan struct{})
+	d.now.Store(&moment{changed: make(chan struct{})})
 	return d
 }
 
@@ -98,19 +102,11 @@ func (d *Directory) Run(ctx context.Context) error {
 }
 
 // View is the cluster as it is seen now.
-func (d *Directory) View() View {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.mu.view
-}
+func (d *Directory) View() View { return d.now.Load().view }
 
 // Changed is closed when the View changes next. Take the channel before the
 // View, so that no change is missed between them.
-func (d *Directory) Changed() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.mu.changed
-}
+func (d *Directory) Changed() <-chan struct{} { return d.now.Load().changed }
 
 // WaitLeader returns the first View in which a reachable leader is known, or
 // ctx's error.
@@ -129,17 +125,15 @@ func (d *Directory) WaitLeader(ctx context.Context) (View, error) {
 }
 
 func (d *Directory) publish(v View) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if v.equal(d.mu.view) {
+	before := d.now.Load()
+	if v.equal(before.view) {
 		return
 	}
-	if v.Leader != d.mu.view.Leader || v.Term != d.mu.view.Term {
+	if v.Leader != before.view.Leader || v.Term != before.view.Term {
 		d.log.Debug("leadership", "term", uint64(v.Term), "leader", v.Leader, "reachable", v.Led())
 	}
-	d.mu.view = v
-	close(d.mu.changed)
-	d.mu.changed = make(chan struct{})
+	d.now.Store(&moment{view: v, changed: make(chan struct{})})
+	close(before.changed)
 }
 
 // Consensus is the client of a member's consensusd. Like Store and Lessor it
