@@ -24,4 +24,25 @@
 // Who owns which goroutine: the apply loop calls Commit; a sync loop calls
 // Sync and Purge; any goroutine reads. Engines own the goroutines of their
 // compactions and end them in Close.
+//
+// Layout and on-disk format are each engine's own: see the package comments of
+// badger and memory.
+//
+// # What it costs
+//
+// Processor time of badger in its default profile, background work included,
+// by its benchmarks: 50,000 keys of 256 B with 4 versions each, a put being the
+// key's row and a history row. Measured on 2 cores of which each had ten
+// runnable threads, so twice to three times what a quiet machine would show:
+// compare them with one another only.
+//
+//	put, 128 of them in one Commit      15 µs (half of it Badger's skip list)
+//	Get of a key's newest version       40 µs
+//	iterate, a key                      3.3 µs, 3.1 µs without its value
+//	Sync after 1 MB                     47 ms of waiting
+//	open, after a clean Close           0.45 s of waiting
+//
+// So whatever a put asks must not be asked of the engine: that is why there is
+// a keyspace. A clean or killed process opens in the time it takes to read its
+// write-ahead files, at most the memtables of the profile (3 × 32 MB).
 package engine

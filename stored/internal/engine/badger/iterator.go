@@ -31,10 +31,20 @@ func (e *Engine) Iterate(opts engine.IterOptions) engine.Iterator {
 		PrefetchValues: false,
 		Reverse:        opts.Reverse,
 		AllVersions:    opts.AllVersions,
-		Prefix:         []byte{rowPrefix},
+		// Tables without such keys are left out.
+		Prefix: appendRowKey(nil, shared(opts.Lower, opts.Upper)),
 	}
 	i.it = i.txn.NewIterator(o)
 	return i
+}
+
+// shared is what all keys of [lower, upper) begin with.
+func shared(lower, upper []byte) []byte {
+	n := 0
+	for n < len(lower) && n < len(upper) && lower[n] == upper[n] {
+		n++
+	}
+	return lower[:n]
 }
 
 // Next implements engine.Iterator.
