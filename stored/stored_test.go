@@ -5,16 +5,20 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/quartet-kv/quartet/proto/buspb"
 	"github.com/quartet-kv/quartet/proto/consensuspb"
+	"github.com/quartet-kv/quartet/proto/logpb"
 	"github.com/quartet-kv/quartet/proto/storepb"
 	"github.com/quartet-kv/quartet/services/daemon"
 	"github.com/quartet-kv/quartet/services/dial"
 	"github.com/quartet-kv/quartet/services/inproc"
+	"github.com/quartet-kv/quartet/services/logid"
 	"github.com/quartet-kv/quartet/services/store/storetest"
 	"github.com/quartet-kv/quartet/stored"
 )
@@ -79,9 +83,15 @@ func grpcServer(t testing.TB, s *stored.Stored) (grpc.ClientConnInterface, func(
 // start runs a store on a log until stop, or the end of the test.
 func start(t testing.TB, log *storetest.Log, cfg stored.Config, serve server) running {
 	t.Helper()
+	return startWith(t, log, cfg, stored.Deps{}, serve)
+}
+
+func startWith(t testing.TB, log *storetest.Log, cfg stored.Config, deps stored.Deps, serve server) running {
+	t.Helper()
 	fabric := inproc.NewFabric()
 	consensuspb.RegisterConsensusServer(fabric.Server("consensus"), log)
-	s, err := stored.New(cfg, stored.Deps{Dialer: fabric, Log: slog.New(slog.DiscardHandler)})
+	deps.Dialer, deps.Log = fabric, slog.New(slog.DiscardHandler)
+	s, err := stored.New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,4 +113,72 @@ func start(t testing.TB, log *storetest.Log, cfg stored.Config, serve server) ru
 	}}
 	t.Cleanup(r.stop)
 	return r
+}
+
+func TestPublishesWhenTold(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log := storetest.NewLog()
+	bus := make(published, 1000)
+	cfg := config(stored.EngineMemory, "")
+	r := startWith(t, log, cfg, stored.Deps{Bus: bus}, inprocServer)
+	s := storetest.OpenSession(t, ctx, log, r.client, &logpb.SessionOpen{Nonce: []byte("n")})
+	s.Put("a", "1")
+	log.SetPublish(true)
+	for b := range bus { // an idle publisher says so
+		if b.PrevIndex == b.At.GetIndex() && b.Revision == 2 {
+			break
+		}
+	}
+	s.Put("a", "2")
+	log.Append(nil)
+	at, revisions := log.Last().Index-2, 0
+	for b := range bus {
+		if b.PrevIndex != uint64(at) {
+			t.Fatalf("published %d to %d after %d", b.PrevIndex, b.At.GetIndex(), at)
+		}
+		at, revisions = logid.Index(b.At.GetIndex()), revisions+len(b.Revisions)
+		if at == log.Last().Index {
+			break
+		}
+	}
+	if revisions != 1 {
+		t.Errorf("%d revisions published", revisions)
+	}
+}
+
+// published is a bus that is heard by one.
+type published chan *buspb.Batch
+
+func (p published) Publish(_ context.Context, b *buspb.Batch) error {
+	select {
+	case p <- b:
+		return nil
+	default:
+		return errors.New("nobody hears")
+	}
+}
+
+func TestFollowsAnotherMemberWhileItsOwnIsGone(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log := storetest.NewLog()
+	cfg := config(stored.EngineMemory, "")
+	cfg.MemberConsensus = []string{"gone", "consensus"}
+	r := startWith(t, log, cfg, stored.Deps{}, inprocServer)
+	s := storetest.OpenSession(t, ctx, log, r.client, &logpb.SessionOpen{Nonce: []byte("n")})
+	if rev := s.Put("a", "1"); rev != 2 {
+		t.Errorf("revision %d", rev)
+	}
+}
+
+func TestConfigNamesEveryViolation(t *testing.T) {
+	cfg := stored.DefaultConfig()
+	cfg.Engine, cfg.SyncInterval, cfg.RingBytesMax = "abacus", 0, 1
+	err := cfg.Validate()
+	for _, flag := range []string{"--engine=abacus", "--sync-interval=0s", "--ring-bytes-max=1", "--member-consensus="} {
+		if err == nil || !strings.Contains(err.Error(), flag) {
+			t.Errorf("%v does not name %s", err, flag)
+		}
+	}
 }

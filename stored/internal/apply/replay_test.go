@@ -379,3 +379,49 @@ func randomCommand(r *rand.Rand, index int) *logpb.Command {
 		return &logpb.Command{Kind: logpb.Command_Kind(r.IntN(14)), Body: []byte{byte(r.IntN(256)), byte(r.IntN(256))}}
 	}
 }
+
+// TestLargeRevisionHasSeveralHistoryRows: no row grows with what one command
+// changes.
+func TestLargeRevisionHasSeveralHistoryRows(t *testing.T) {
+	w := newWorld(t, true)
+	w.append(&logpb.Batch{Commands: []*logpb.Command{{Kind: logpb.Command_SESSION_OPEN, Body: encode(&logpb.SessionOpen{Nonce: []byte("n")})}}})
+	w.apply()
+	const keys = 2*row.HistoryChangesMax + 10
+	for i := range keys {
+		w.do(logpb.Command_PUT, &etcdserverpb.PutRequest{Key: fmt.Appendf(nil, "%06d", i)})
+	}
+	w.do(logpb.Command_DELETE_RANGE, &etcdserverpb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+	w.commit()
+	v := w.machine.View()
+	it := w.engine.Iterate(engine.IterOptions{Lower: row.HistoryKey(v.Revision), Upper: row.HistoryKey(v.Revision + 1), At: v.Stamp})
+	defer it.Close()
+	rows, deleted := 0, 0
+	for ; it.Next(); rows++ {
+		h, err := row.DecodeHistory(it.Row().Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deleted += len(h.Changes)
+	}
+	if rows != 3 || deleted != keys || v.Keys != 0 || v.LiveBytes != 0 {
+		t.Errorf("%d history rows name %d keys of %d; %d keys and %d bytes are left", rows, deleted, keys, v.Keys, v.LiveBytes)
+	}
+}
+
+// TestSessionsAreBounded: the one that was quiet for the longest time goes.
+func TestSessionsAreBounded(t *testing.T) {
+	w := newWorld(t, true)
+	open := func(i int) {
+		w.append(&logpb.Batch{Commands: []*logpb.Command{{Kind: logpb.Command_SESSION_OPEN, Body: encode(&logpb.SessionOpen{Nonce: fmt.Appendf(nil, "%d", i)})}}})
+	}
+	for i := range 1024 {
+		open(i)
+	}
+	w.apply()
+	w.do(logpb.Command_PUT, &etcdserverpb.PutRequest{Key: []byte("k")}) // session 1 is not quiet
+	open(1024)
+	effects := w.apply()
+	if e := effects.Outcomes; len(e) != 2 || e[0].Kind != outcome.Closed || e[0].Session != 2 || e[1].Kind != outcome.Opened {
+		t.Errorf("opening one too many: %+v", e)
+	}
+}

@@ -23,6 +23,7 @@ type write struct {
 	// index finds the changes of long commands by key.
 	index   map[string]int
 	learned []keyspace.Item
+	history []row.Change // scratch
 	digest  xxhash.Digest
 }
 
@@ -121,7 +122,6 @@ func (m *Machine) toKeyspace(changes []change) {
 
 // toRows writes the keys, their attachments and the revision's history.
 func (m *Machine) toRows(changes []change) {
-	h := row.History{Stamp: uint64(m.pos.Stamp), Changes: make([]row.Change, 0, len(changes))}
 	d := &m.write.digest
 	d.Reset()
 	var prev [8]byte
@@ -136,12 +136,29 @@ func (m *Machine) toRows(changes []change) {
 		m.row(row.Key(c.key), value)
 		m.toAttachments(c)
 		m.count(c)
-		h.Changes = append(h.Changes, row.Change{Key: c.key, Delete: !c.item.Exists()})
 		d.Write(c.encoded)
 	}
 	m.meta.Hash = d.Sum64()
-	h.Hash = m.meta.Hash
-	m.row(row.HistoryKey(m.meta.Revision), h.Encode())
+	m.toHistory(changes)
+}
+
+// toHistory writes the revision's history, in as many rows as it takes.
+func (m *Machine) toHistory(changes []change) {
+	h := row.History{Stamp: uint64(m.pos.Stamp), Hash: m.meta.Hash, Changes: m.write.history[:0]}
+	key := row.HistoryKey(m.meta.Revision)
+	bytes, parts := 0, 0
+	for i := range changes {
+		c := &changes[i]
+		h.Changes = append(h.Changes, row.Change{Key: c.key, Delete: !c.item.Exists()})
+		bytes += len(c.key)
+		if i+1 < len(changes) && len(h.Changes) < row.HistoryChangesMax && bytes < row.HistoryBytesMax {
+			continue
+		}
+		m.row(key, h.Encode())
+		parts++
+		key, bytes, h.Changes = row.HistoryPartKey(m.meta.Revision, parts), 0, h.Changes[:0]
+	}
+	m.write.history = h.Changes
 }
 
 func (m *Machine) toAttachments(c *change) {

@@ -2,14 +2,12 @@ package read
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"hash/crc32"
 
-	"encoding/binary"
-
-	"google.golang.org/grpc"
-
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
 
 	"github.com/quartet-kv/quartet/proto/buspb"
 	"github.com/quartet-kv/quartet/proto/storepb"
@@ -89,7 +87,8 @@ func (h *historian) chunk(from, to int64) (*storepb.HistoryChunk, error) {
 	for scanned := 0; it.Next(); scanned++ {
 		r := it.Row()
 		revision := int64(row.Number(r.Key))
-		if bytes >= ChunkBytesDefault || len(c.Revisions) >= historyRevisionsMax || scanned >= historyScanMax {
+		full := bytes >= ChunkBytesDefault || len(c.Revisions) >= historyRevisionsMax || scanned >= historyScanMax
+		if full && !row.IsHistoryPart(r.Key) {
 			c.Through = revision - 1
 			return c, nil
 		}
@@ -102,7 +101,9 @@ func (h *historian) chunk(from, to int64) (*storepb.HistoryChunk, error) {
 			return nil, err
 		}
 		bytes += size
-		if len(events) > 0 {
+		if n := len(c.Revisions); n > 0 && c.Revisions[n-1].Revision == revision {
+			c.Revisions[n-1].Events = append(c.Revisions[n-1].Events, events...)
+		} else if len(events) > 0 {
 			c.Revisions = append(c.Revisions, &buspb.Revision{Revision: revision, Events: events})
 		}
 	}

@@ -7,6 +7,8 @@
 //	                         or a tombstone
 //	h <revision>             history: the stamp that made the revision, the
 //	                         chained hash, and the changed keys in order
+//	h <revision> <part>      more changed keys of a revision that has many; the
+//	                         part is 4 bytes
 //	s <session>              an open session
 //	l <lease>                a lease's record
 //	a <lease> <key>          the key is attached to the lease

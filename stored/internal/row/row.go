@@ -51,6 +51,14 @@ type Change struct {
 	Delete bool
 }
 
+// HistoryChangesMax and HistoryBytesMax bound the changes in one history row, and
+// the bytes of their keys but for the last; a revision that changed more has
+// further rows.
+const (
+	HistoryChangesMax = 4096
+	HistoryBytesMax   = 1 << 20
+)
+
 // History is what a revision's row tells.
 type History struct {
 	Stamp   uint64
@@ -86,6 +94,14 @@ func Key(key []byte) []byte { return append(append(make([]byte, 0, 1+len(key)), 
 
 // HistoryKey is the row of a revision.
 func HistoryKey(revision int64) []byte { return number(PrefixHistory, uint64(revision), 0) }
+
+// HistoryPartKey is the row of a further part of a revision's changes, from 1.
+func HistoryPartKey(revision int64, part int) []byte {
+	return binary.BigEndian.AppendUint32(number(PrefixHistory, uint64(revision), 4), uint32(part))
+}
+
+// IsHistoryPart tells whether a history row continues the one before it.
+func IsHistoryPart(key []byte) bool { return len(key) > 1+8 }
 
 // LeaseKey is the row of a lease's record.
 func LeaseKey(lease int64) []byte { return number(PrefixLease, uint64(lease), 0) }
