@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,8 +24,6 @@ import (
 	"github.com/quartet-kv/quartet/services/inproc"
 	"github.com/quartet-kv/quartet/services/logid"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait of these tests; none takes a hundredth of it.
 const patience = 60 * time.Second
