@@ -27,7 +27,7 @@ func checkRangeStream(r *etcdserverpb.RangeRequest) error {
 	if err := checkRange(r); err != nil {
 		return err
 	}
-	if !inKeyOrder(r) {
+	if !streamsInKeyOrder(r) {
 		return status.Error(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	}
 	if r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0 {
@@ -36,8 +36,11 @@ func checkRangeStream(r *etcdserverpb.RangeRequest) error {
 	return nil
 }
 
-func inKeyOrder(r *etcdserverpb.RangeRequest) bool {
-	return r.SortTarget == etcdserverpb.RangeRequest_KEY && r.SortOrder != etcdserverpb.RangeRequest_DESCEND
+// streamsInKeyOrder follows etcd in that a target without an order does not sort
+// a stream, though it sorts a Range.
+func streamsInKeyOrder(r *etcdserverpb.RangeRequest) bool {
+	return r.SortOrder == etcdserverpb.RangeRequest_NONE ||
+		r.SortTarget == etcdserverpb.RangeRequest_KEY && r.SortOrder == etcdserverpb.RangeRequest_ASCEND
 }
 
 func checkPut(r *etcdserverpb.PutRequest) error {
