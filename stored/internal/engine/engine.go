@@ -75,8 +75,8 @@ type IterOptions struct {
 // Engine is a durable multi-version map of rows. See the package comment for
 // the promises; enginetest is the suite that every engine passes.
 //
-// Get, Iterate, Synced and Sizes may be called by any goroutine at any time
-// until Close. Commit is called by one goroutine; Sync and Purge each by one
+// Get, Iterate, Synced and Sizes may be called by any goroutine at any time,
+// beside Close and after it too. Commit is called by one goroutine; Sync and Purge each by one
 // goroutine, which may be another one.
 type Engine interface {
 	// Commit writes rows, all readable when it returns, and notes that the
@@ -121,9 +121,9 @@ type Engine interface {
 	// second.
 	Sizes() Sizes
 
-	// Close stops the engine's goroutines and waits for them. It syncs nothing
-	// that Sync did not; rows committed later may still be there after it.
-	// Iterators must be closed before.
+	// Close waits for the calls that run, then stops the engine's goroutines. It
+	// syncs nothing that Sync did not; rows committed later may still be there
+	// after it. An iterator that is open stops with ErrClosed at its next row.
 	Close() error
 }
 

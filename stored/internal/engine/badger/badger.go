@@ -59,8 +59,12 @@ type Engine struct {
 	synced    atomic.Pointer[marker]
 	wal       walScan // of the one goroutine that syncs
 
+	// open is held, shared, by every call while it touches Badger, which unmaps
+	// its files in Close whoever reads them.
+	open     sync.RWMutex
 	closed   atomic.Bool
 	poisoned atomic.Pointer[failure]
+	stuck    atomic.Bool // Badger's Close might wait for ever
 	sound    corruptionWatch
 
 	purge struct {
@@ -155,6 +159,18 @@ func stamp(version uint64) engine.Stamp { return engine.Stamp(version - 1) }
 // Synced implements engine.Engine.
 func (e *Engine) Synced() engine.Position { return e.synced.Load().Position }
 
+// enter is nil if the engine may be used until leave.
+func (e *Engine) enter() error {
+	e.open.RLock()
+	if err := e.usable(); err != nil {
+		e.open.RUnlock()
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) leave() { e.open.RUnlock() }
+
 // usable is nil while the engine answers and takes writes.
 func (e *Engine) usable() error {
 	if e.closed.Load() {
@@ -184,7 +200,10 @@ func (e *Engine) poison(err error) error {
 
 // onFailure hears from Badger's background work that something cannot be
 // written; Badger itself would try again for ever, or forget it.
-func (e *Engine) onFailure(message string) { _ = e.poison(errors.New("badger: " + message)) }
+func (e *Engine) onFailure(message string) {
+	e.stuck.Store(true)
+	_ = e.poison(errors.New("badger: " + message))
+}
 
 // Close implements engine.Engine.
 func (e *Engine) Close() error {
@@ -192,6 +211,11 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	defer e.sound.end()
+	if e.stuck.Load() {
+		return e.poisoned.Load().err // the process is about to stop
+	}
+	e.open.Lock()
+	defer e.open.Unlock()
 	if err := e.db.Close(); err != nil {
 		return fmt.Errorf("badger: close: %w", err)
 	}

@@ -50,9 +50,10 @@ func (b *batch) entry(key, value int) *badger.Entry {
 
 // Commit implements engine.Engine.
 func (e *Engine) Commit(pos engine.Position, rows []engine.Row) error {
-	if err := e.usable(); err != nil {
+	if err := e.enter(); err != nil {
 		return err
 	}
+	defer e.leave()
 	if err := engine.CheckRows(rows); err != nil {
 		return err
 	}

@@ -22,9 +22,10 @@ type iterator struct {
 // Iterate implements engine.Engine.
 func (e *Engine) Iterate(opts engine.IterOptions) engine.Iterator {
 	i := &iterator{e: e, opts: opts}
-	if i.err = e.usable(); i.err != nil {
+	if i.err = e.enter(); i.err != nil {
 		return i
 	}
+	defer e.leave()
 	i.txn = e.db.NewTransactionAt(version(opts.At), false)
 	o := badger.IteratorOptions{
 		// Values are in the tables; prefetching starts a goroutine for each.
@@ -52,6 +53,10 @@ func (i *iterator) Next() bool {
 	if i.err != nil || i.it == nil {
 		return false
 	}
+	if i.err = i.e.enter(); i.err != nil {
+		return false
+	}
+	defer i.e.leave()
 	for {
 		i.advance()
 		if i.err = i.e.usable(); i.err != nil {
@@ -122,7 +127,11 @@ func (i *iterator) Close() {
 	if i.it == nil {
 		return
 	}
-	i.it.Close()
-	i.txn.Discard()
+	i.e.open.RLock()
+	defer i.e.open.RUnlock()
+	if !i.e.closed.Load() { // else what it holds is gone already
+		i.it.Close()
+		i.txn.Discard()
+	}
 	i.it = nil
 }

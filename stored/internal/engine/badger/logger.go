@@ -16,7 +16,10 @@ type logger struct {
 
 // fatal are the words with which Badger's background work says that it could
 // not write. It retries, with files in an unknown state, or goes on without.
-var fatal = []string{"error flushing memtable", "Compact FAILED", "writeRequests:"}
+var fatal = []string{"error flushing memtable", "Compact FAILED", "writeRequests:", "Ignoring table"}
+
+// harmless is why a compaction is put off, with the same words.
+const harmless = "there is a non-empty level"
 
 func (l logger) Errorf(format string, args ...any) {
 	message := l.text(format, args)
@@ -41,6 +44,9 @@ func (l logger) text(format string, args []any) string {
 }
 
 func (l logger) fail(message string) {
+	if strings.Contains(message, harmless) {
+		return
+	}
 	for _, words := range fatal {
 		if strings.Contains(message, words) {
 			l.failed(message)

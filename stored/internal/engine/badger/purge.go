@@ -11,9 +11,10 @@ import (
 // in place, at that version, and when a compaction meets it, it drops all older
 // versions with it.
 func (e *Engine) Purge(floor engine.Stamp, versions []engine.Version) error {
-	if err := e.usable(); err != nil {
+	if err := e.enter(); err != nil {
 		return err
 	}
+	defer e.leave()
 	if err := engine.CheckPurge(floor, e.Synced().Stamp, versions); err != nil {
 		return err
 	}

@@ -12,9 +12,10 @@ import (
 
 // Get implements engine.Engine.
 func (e *Engine) Get(key []byte, at engine.Stamp) ([]byte, engine.Stamp, error) {
-	if err := e.usable(); err != nil {
+	if err := e.enter(); err != nil {
 		return nil, 0, err
 	}
+	defer e.leave()
 	var buf [128]byte
 	item, err := e.find(appendRowKey(buf[:0], key), version(at))
 	if err != nil {

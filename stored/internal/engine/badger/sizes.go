@@ -9,6 +9,8 @@ import (
 
 // Sizes implements engine.Engine.
 func (e *Engine) Sizes() engine.Sizes {
+	e.open.RLock()
+	defer e.open.RUnlock()
 	if e.closed.Load() {
 		return engine.Sizes{}
 	}

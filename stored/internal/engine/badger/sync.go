@@ -20,9 +20,10 @@ import (
 // A memtable that becomes a table meanwhile takes its file away; Badger has
 // then fsynced the table and named it in its manifest.
 func (e *Engine) Sync() (engine.Position, error) {
-	if err := e.usable(); err != nil {
+	if err := e.enter(); err != nil {
 		return engine.Position{}, err
 	}
+	defer e.leave()
 	m := &marker{Version: markerVersion, Position: *e.committed.Load(), Floor: e.floor()}
 	if err := e.sync(m); err != nil {
 		return engine.Position{}, e.poison(fmt.Errorf("badger: sync at %d: %w", m.Position.Stamp, err))

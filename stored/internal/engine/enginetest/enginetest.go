@@ -47,6 +47,7 @@ func Run(t *testing.T, disk func(t testing.TB) Disk) {
 		{"PurgeOfLargeValues", purgeLarge},
 		{"ReadersBesideWriter", readersBesideWriter},
 		{"ClosedRefuses", closedRefuses},
+		{"CloseBesideReaders", closeBesideReaders},
 		{"Model", model},
 	}
 	for _, test := range tests {

@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -167,4 +168,61 @@ func oneStamp(e engine.Engine, s engine.Stamp, keys int) error {
 		return fmt.Errorf("%d keys, %v", n, it.Err())
 	}
 	return it.Err()
+}
+
+// closeBesideReaders closes under running reads and open iterators, which must
+// end with ErrClosed and nothing worse.
+func closeBesideReaders(t *testing.T, d Disk) {
+	e := d.Open(t)
+	const keys = 500
+	rows := make([]engine.Row, keys)
+	for k := range rows {
+		rows[k] = row(fmt.Sprintf("key%03d", k), "value", 1)
+	}
+	mustCommit(t, e, 1, rows...)
+	mustClose(t, e) // so that rows are where the engine keeps what is old
+	e = d.Open(t)
+	mustCommit(t, e, 1, rows...)
+	var wg sync.WaitGroup
+	reading := make(chan struct{}, 8)
+	for reader := range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			read := func() error { _, _, err := e.Get([]byte("key123"), 1); return err }
+			if reader%2 == 0 {
+				read = func() error {
+					it := e.Iterate(engine.IterOptions{At: 1})
+					defer it.Close()
+					for it.Next() {
+					}
+					return it.Err()
+				}
+			}
+			for n := 0; ; n++ {
+				if err := read(); err != nil {
+					if !errors.Is(err, engine.ErrClosed) {
+						t.Errorf("beside Close: %v", err)
+					}
+					return
+				}
+				if n == 10 {
+					reading <- struct{}{}
+				}
+			}
+		}()
+	}
+	open := e.Iterate(engine.IterOptions{At: 1})
+	if !open.Next() {
+		t.Fatal(open.Err())
+	}
+	for range 4 {
+		<-reading
+	}
+	mustClose(t, e)
+	wg.Wait()
+	if open.Next() || !errors.Is(open.Err(), engine.ErrClosed) {
+		t.Errorf("an open iterator after Close: %v", open.Err())
+	}
+	open.Close()
 }

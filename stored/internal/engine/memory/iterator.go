@@ -10,6 +10,7 @@ import (
 
 // iterator walks a copy of the tree, which shares its nodes until they change.
 type iterator struct {
+	e    *Engine
 	opts engine.IterOptions
 	it   btree.IterG[engine.Row]
 	row  engine.Row
@@ -29,11 +30,14 @@ func (e *Engine) Iterate(opts engine.IterOptions) engine.Iterator {
 	if e.failed != nil {
 		return &iterator{err: e.failed}
 	}
-	return &iterator{opts: opts, it: d.mu.rows.IsoCopy().Iter(), open: true}
+	return &iterator{e: e, opts: opts, it: d.mu.rows.IsoCopy().Iter(), open: true}
 }
 
 // Next implements engine.Iterator.
 func (i *iterator) Next() bool {
+	if i.err == nil {
+		i.err = i.e.refuses()
+	}
 	if i.err != nil {
 		return false
 	}

@@ -119,6 +119,13 @@ type Engine struct {
 
 var _ engine.Engine = (*Engine)(nil)
 
+// refuses is why the engine answers nothing any more, nil if it does.
+func (e *Engine) refuses() error {
+	e.disk.mu.RLock()
+	defer e.disk.mu.RUnlock()
+	return e.failed
+}
+
 // New returns an Engine on a Disk of its own.
 func New() *Engine {
 	e, err := NewDisk().Open()
