@@ -22,17 +22,27 @@ func (h *Hub) accept(epoch logid.Epoch, prev, revision, compact int64, revisions
 	case prev > h.current || !contiguous(revisions, h.current, revision):
 		h.skip(revision)
 	default:
-		for _, r := range revisions {
-			e := newEntry(r)
-			h.ring.append(e)
-			h.current = r.Revision
-			h.dispatchEntry(e)
-		}
+		h.take(revisions)
 	}
 	if compact > h.compact {
 		h.compactTo(compact)
 	}
 	h.answerWaiting()
+}
+
+// take gives the next revisions to the watchers.
+func (h *Hub) take(revisions []*buspb.Revision) {
+	bytes := 0
+	for i, r := range revisions {
+		e := newEntry(r)
+		h.ring.append(e)
+		h.current = r.Revision
+		h.dispatchEntry(e)
+		if bytes += e.bytes; bytes >= wakeBytesMax || (i+1)%wakeEntriesMax == 0 {
+			h.wake()
+			bytes = 0
+		}
+	}
 }
 
 // contiguous tells whether the revisions are all those after current up to last.

@@ -275,7 +275,7 @@ func TestManyWatchersGoThroughALossTogether(t *testing.T) {
 				requireSeen(t, got[i], byKey[fmt.Sprint("k", i)])
 			}
 			w.store.set(func(s *memoryStore) {
-				if n := len(s.requests); n > 50 {
+				if n := len(s.requests); n > watchers/10 {
 					t.Errorf("%d reads of history", n)
 				}
 			})

@@ -250,7 +250,7 @@ func (h *Hub) giveGroup(c *cohort, g *group, found catchUp, header mem.Buffer) {
 			made, madeFor = respond(header, w.idField, found.events, h.fragmentBytes(w)), w.id
 			made.events = found.count
 		}
-		if w.stream.full || !w.stream.out.offer(made) {
+		if w.stream.full || !h.offer(w.stream, made) {
 			h.metrics.refused.Inc()
 			h.becomeVictim(w, found.first)
 			continue

@@ -81,7 +81,7 @@ func (h *Hub) give(w *watcher, e *entry, events []mem.Buffer) {
 	if d.header == nil {
 		d.header = headerField(h.deps.Header(e.revision))
 	}
-	if !w.stream.out.offer(h.responseOf(w, e, events)) {
+	if !h.offer(w.stream, h.responseOf(w, e, events)) {
 		w.stream.full = true
 		d.refused = append(d.refused, w)
 		return

@@ -83,19 +83,21 @@ type Hub struct {
 	compact int64
 	ring    ring
 
-	streams  map[*stream]struct{}
-	index    *index[*watcher]      // the synced watchers
-	unsynced map[*watcher]struct{} // those that wait for a reader
-	states   [stateCount]int       // watchers by state
-	cohorts  map[*cohort]struct{}  // those that have a reader
-	waiting  map[*stream]struct{}  // manual progress to be answered later
-	notified map[*stream]struct{}  // streams with periodic progress
-	retryAt  dueTime               // no reader starts before
-	failing  bool                  // the last read of history failed
-	lowest   bool                  // chooseCohort's turn
-	rand     *rand.Rand            // jitter of progress
-	dispatch dispatchState         // memory that dispatch reuses
-	runCtx   context.Context       // of the readers
+	streams     map[*stream]struct{}
+	index       *index[*watcher]       // the synced watchers
+	unsynced    map[*watcher]struct{}  // those that wait for a reader
+	states      [stateCount]int        // watchers by state
+	cohorts     map[*cohort]struct{}   // those that have a reader
+	waiting     map[*stream]struct{}   // manual progress to be answered later
+	notified    map[*stream]struct{}   // streams with periodic progress
+	retryAt     dueTime                // no reader starts before
+	failing     bool                   // the last read of history failed
+	lowest      bool                   // chooseCohort's turn
+	rand        *rand.Rand             // jitter of progress
+	connections map[string]*connection // by the client's address
+	toWake      []*connection          // have senders to wake
+	dispatch    dispatchState          // memory that dispatch reuses
+	runCtx      context.Context        // of the readers
 }
 
 // dueTime is a time of Deps.Clock.
@@ -148,7 +150,8 @@ func New(cfg Config, deps Deps) (*Hub, error) {
 		ring:    ring{bytesMax: cfg.RingBytesMax},
 		streams: make(map[*stream]struct{}), index: newIndex[*watcher](), unsynced: make(map[*watcher]struct{}),
 		cohorts: make(map[*cohort]struct{}), waiting: make(map[*stream]struct{}), notified: make(map[*stream]struct{}),
-		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		connections: make(map[string]*connection),
+		rand:        rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, nil
 }
 
@@ -207,6 +210,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		h.maybeRead()
+		h.wake()
 		h.metrics.observe(h)
 		if invariant.On {
 			h.check()
@@ -240,6 +244,7 @@ func (h *Hub) onRequest(r request) {
 	switch r.kind {
 	case opened:
 		h.streams[s] = struct{}{}
+		s.connection = h.connectionOf(s.rpc.Context())
 	case created:
 		h.onCreate(s, r.create, r.denied)
 	case canceled:
@@ -259,6 +264,7 @@ func (h *Hub) onClosed(s *stream) {
 		h.forget(w)
 	}
 	h.metrics.pending.Add(-int64(s.out.leftover()))
+	h.leaveConnection(s.connection)
 	delete(h.streams, s)
 	delete(h.waiting, s)
 	delete(h.notified, s)

@@ -55,10 +55,10 @@ func responseOf(bytes int) response {
 
 func TestOutboxRefusesAndSaysOnceWhenThereIsRoom(t *testing.T) {
 	o := newOutbox(100)
-	if !o.offer(responseOf(500)) {
+	if fits, wake := o.offer(responseOf(500)); !fits || !wake {
 		t.Fatal("refused although nothing waits")
 	}
-	if o.offer(responseOf(1)) {
+	if fits, _ := o.offer(responseOf(1)); fits {
 		t.Fatal("took more than its bound")
 	}
 	o.put(responseOf(10)) // an answer to the client
@@ -76,7 +76,7 @@ func TestOutboxRefusesAndSaysOnceWhenThereIsRoom(t *testing.T) {
 		bytes int
 		fits  bool
 	}{{60, true}, {30, true}, {60, false}} {
-		if o.offer(responseOf(step.bytes)) != step.fits {
+		if fits, _ := o.offer(responseOf(step.bytes)); fits != step.fits {
 			t.Fatalf("%d bytes: want %v", step.bytes, step.fits)
 		}
 	}

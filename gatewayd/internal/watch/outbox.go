@@ -31,46 +31,45 @@ func newOutbox(bytesMax int) *outbox {
 }
 
 // offer puts a response in if it fits, or if nothing else waits. If not, sent
-// will say so once when there is room again.
-func (o *outbox) offer(r response) bool {
+// will say so once when there is room again. Wake, here and below, asks the
+// caller to call wake, since the sender may be asleep.
+func (o *outbox) offer(r response) (fits, wake bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.mu.bytes > 0 && o.mu.bytes+r.bytes > o.bytesMax {
 		o.mu.refused = r.bytes
-		return false
+		return false, false
 	}
-	o.putLocked(r)
-	return true
+	return true, o.putLocked(r)
 }
 
 // tryPut puts a response in unless the outbox is full; nothing follows if it is.
-func (o *outbox) tryPut(r response) {
+func (o *outbox) tryPut(r response) (wake bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.mu.bytes < o.bytesMax {
-		o.putLocked(r)
-	}
+	return o.mu.bytes < o.bytesMax && o.putLocked(r)
 }
 
 // put puts a response in whatever waits. It is for answers to the client's own
 // requests, which stop being taken while the outbox is full (waitRoom).
-func (o *outbox) put(r response) {
+func (o *outbox) put(r response) (wake bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.putLocked(r)
+	return o.putLocked(r)
 }
 
-func (o *outbox) putLocked(r response) {
+func (o *outbox) putLocked(r response) (wake bool) {
 	o.mu.events += r.events
 	if o.mu.ended {
-		return
+		return false
 	}
 	o.mu.waiting = append(o.mu.waiting, r)
 	o.mu.bytes += r.bytes
-	if len(o.mu.waiting) == 1 {
-		o.mu.filled.Signal()
-	}
+	return len(o.mu.waiting) == 1
 }
+
+// wake lets take return what was put in.
+func (o *outbox) wake() { o.mu.filled.Signal() }
 
 // take waits for responses and returns all that wait, reusing the memory of
 // spent; nil and the reason when the stream has ended.

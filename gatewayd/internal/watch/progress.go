@@ -85,7 +85,7 @@ func (h *Hub) notifyWatchers(s *stream) (asked bool) {
 		asked = true
 		if w.quiet && h.mayProgress(w) {
 			m := controlMessage(&pb.WatchResponse{Header: h.deps.Header(h.current), WatchId: w.id})
-			s.out.tryPut(response{message: m, bytes: m.bytes})
+			h.tryPut(s, response{message: m, bytes: m.bytes})
 		}
 		w.quiet = true
 	}

@@ -291,18 +291,23 @@ func (r *reader) pause(on bool) {
 // await waits until the client is told that it has everything up to revision.
 func (r *reader) await(revision int64) {
 	r.ask(&pb.WatchCreateRequest{Key: []byte("none")}) // else a client without watches waits for ever
-	for r.w.ctx.Err() == nil {
+	// A request is answered only if everything is synced, so it is repeated.
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for !r.done(revision) {
 		r.progress()
-		wake := time.AfterFunc(5*time.Millisecond, r.changed.Broadcast)
-		r.mu.Lock()
-		r.changed.Wait()
-		done := r.reached >= revision && len(r.asked) == 0 || r.broken != ""
-		r.mu.Unlock()
-		wake.Stop()
-		if done {
+		select {
+		case <-again.C:
+		case <-r.w.ctx.Done():
 			return
 		}
 	}
+}
+
+func (r *reader) done(revision int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reached >= revision && len(r.asked) == 0 || r.broken != ""
 }
 
 func (r *reader) check() {

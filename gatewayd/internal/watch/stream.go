@@ -19,9 +19,10 @@ type stream struct {
 
 	// The rest belongs to the hub.
 
-	watchers map[int64]*watcher
-	nextID   int64 // where to look for the next automatic id
-	closed   bool
+	connection *connection
+	watchers   map[int64]*watcher
+	nextID     int64 // where to look for the next automatic id
+	closed     bool
 	// full: a response was refused and the outbox has not drained since.
 	full bool
 	// progressAt is when the periodic progress is due; 0 while no watcher of the

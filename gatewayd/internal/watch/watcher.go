@@ -155,7 +155,7 @@ func (h *Hub) cancelCompacted(w *watcher) {
 
 func (h *Hub) answer(s *stream, r *pb.WatchResponse) {
 	m := controlMessage(r)
-	s.out.put(response{message: m, bytes: m.bytes})
+	h.put(s, response{message: m, bytes: m.bytes})
 }
 
 // enter moves a watcher to a state, out of the one that it is in.
