@@ -16,7 +16,9 @@
 //     (index.go), and get the revision's events, encoded once (encode.go).
 //  3. offer (outbox.go): the response goes to the bounded outbox of the client's
 //     stream. If it does not fit, the watcher becomes a victim.
-//  4. send (stream.go): the stream's own goroutine writes to the client.
+//  4. wake (wake.go): after some entries the senders are woken, those of one
+//     connection together, so that what they write leaves in few pieces.
+//  5. send (stream.go): the stream's own goroutine writes to the client.
 //
 // Beside that path, catch-up (catchup.go): unsynced watchers of similar position
 // form a cohort that shares one reader (reader.go) of the ring or of a store's
