@@ -89,11 +89,11 @@ func newMemoryOver(t testing.TB, members int, remote *dial.GRPC) *memory {
 		m.mu.stores[id] = &memoryStore{sessions: make(map[uint64]*memorySession)}
 	}
 	for id := range m.mu.stores {
-		c := m.serve(t, consensusAddress(id), func(r grpc.ServiceRegistrar) {
+		c := m.serve(consensusAddress(id), func(r grpc.ServiceRegistrar) {
 			consensuspb.RegisterConsensusServer(r, &consensusServer{m: m, id: id})
 		})
 		t.Cleanup(c.Stop)
-		m.serveStore(t, id)
+		m.serveStore(id)
 	}
 	t.Cleanup(func() {
 		for id := range m.mu.stores {
@@ -110,7 +110,7 @@ func newMemoryOver(t testing.TB, members int, remote *dial.GRPC) *memory {
 }
 
 // serve puts services at a name, where an earlier server of that name was.
-func (m *memory) serve(t testing.TB, name string, register func(grpc.ServiceRegistrar)) stopper {
+func (m *memory) serve(name string, register func(grpc.ServiceRegistrar)) stopper {
 	if m.remote == nil {
 		s := m.fabric.Server(name)
 		register(s)
@@ -120,20 +120,31 @@ func (m *memory) serve(t testing.TB, name string, register func(grpc.ServiceRegi
 	path := filepath.Join(m.sockets, name)
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		t.Fatal(err)
+		panic(err) // also called from goroutines that are not the test's
 	}
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(dial.MessageBytesMax))
 	register(s)
 	go func() { _ = s.Serve(l) }()
 	m.do(func() { m.mu.addresses[name] = "unix:" + path })
-	return s
+	return listening{s, l}
+}
+
+// listening stops a server even if it has not begun to serve.
+type listening struct {
+	*grpc.Server
+	listener net.Listener
+}
+
+func (l listening) Stop() {
+	l.Server.Stop()
+	_ = l.listener.Close()
 }
 
 func consensusAddress(id uint64) string { return fmt.Sprintf("consensus-%d", id) }
 func storeAddress(id uint64) string     { return fmt.Sprintf("store-%d", id) }
 
-func (m *memory) serveStore(t testing.TB, id uint64) {
-	s := m.serve(t, storeAddress(id), func(r grpc.ServiceRegistrar) {
+func (m *memory) serveStore(id uint64) {
+	s := m.serve(storeAddress(id), func(r grpc.ServiceRegistrar) {
 		storepb.RegisterStoreServer(r, &storeServer{m: m, id: id})
 	})
 	m.do(func() { m.mu.stores[id].server = s })
@@ -190,7 +201,7 @@ func (m *memory) elect(leader uint64, keep int) {
 }
 
 // restartStore ends the streams of a store and may forget its outcomes.
-func (m *memory) restartStore(t testing.TB, id uint64, forget bool) {
+func (m *memory) restartStore(id uint64, forget bool) {
 	m.mu.Lock()
 	s := m.mu.stores[id]
 	if forget {
@@ -200,7 +211,7 @@ func (m *memory) restartStore(t testing.TB, id uint64, forget bool) {
 	}
 	m.mu.Unlock()
 	s.server.Stop()
-	m.serveStore(t, id)
+	m.serveStore(id)
 }
 
 // evict closes every session by an entry in front of the leader's tail.

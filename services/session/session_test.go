@@ -186,7 +186,7 @@ func TestOutcomeLostAtOneStoreIsFoundAtAnother(t *testing.T) {
 	m.mu.stores[1].apply(uint64(len(m.mu.log)), m.mu.log[len(m.mu.log)-1].payload)
 	m.mu.stores[1].applied++
 	m.mu.Unlock()
-	m.restartStore(t, 1, true)
+	m.restartStore(1, true)
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
@@ -359,14 +359,14 @@ func faults(t *testing.T, m *memory, seed uint64) {
 	s, _ := start(t, m, session.Config{StallAfter: 40 * time.Millisecond, RetryMax: 20 * time.Millisecond, PayloadCommandsMax: 5})
 	ctx, cancel := context.WithCancel(timeout(t))
 	var faults sync.WaitGroup
-	faults.Go(func() { m.breakThings(ctx, t, rand.New(rand.NewPCG(seed, 1))) })
+	faults.Go(func() { m.breakThings(ctx, rand.New(rand.NewPCG(seed, 1))) })
 	const writers, writes = 8, 60
 	var acked sync.Map
 	var wg sync.WaitGroup
 	for w := range writers {
 		rnd := rand.New(rand.NewPCG(seed, uint64(w)+2))
 		wg.Go(func() {
-			for i := range writes {
+			for i := 0; i < writes && !t.Failed(); i++ {
 				write(t, s, rnd, fmt.Sprintf("%d-%d", w, i), &acked)
 			}
 		})
@@ -410,7 +410,7 @@ func write(t *testing.T, s *session.Session, rnd *rand.Rand, body string, acked 
 }
 
 // breakThings injects one fault after another until ctx ends, then mends all.
-func (m *memory) breakThings(ctx context.Context, t *testing.T, rnd *rand.Rand) {
+func (m *memory) breakThings(ctx context.Context, rnd *rand.Rand) {
 	every := 2 * time.Millisecond
 	if m.remote != nil {
 		every = 30 * time.Millisecond // else it does nothing but connect
@@ -442,7 +442,7 @@ func (m *memory) breakThings(ctx context.Context, t *testing.T, rnd *rand.Rand) 
 			m.elect(0, rnd.IntN(4))
 			m.elect(id, 0)
 		case 2:
-			m.restartStore(t, id, rnd.IntN(3) == 0)
+			m.restartStore(id, rnd.IntN(3) == 0)
 		case 3:
 			m.do(func() { m.mu.stores[id].frozen = !m.mu.stores[id].frozen })
 		case 4:
