@@ -74,6 +74,9 @@ func New(c Config, d Deps) (*Gatewayd, error) {
 	if len(g.urls) == 0 {
 		for _, l := range g.listeners {
 			g.urls = append(g.urls, clientURL(l.Addr()))
+			if tcp, ok := l.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+				g.log.Warn("clients elsewhere cannot reach the advertised URL; give --advertise-client-urls", "url", clientURL(l.Addr()))
+			}
 		}
 	}
 	if g.name = c.Name; g.name == "" {
