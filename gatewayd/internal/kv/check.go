@@ -22,12 +22,13 @@ func checkRange(r *etcdserverpb.RangeRequest) error {
 }
 
 // checkRangeStream refuses what a stream in key order cannot do; clients fall
-// back to Range on Unimplemented.
+// back to Range on Unimplemented. A sort target without an order sorts a Range,
+// so it is refused here: etcd takes it and sorts each chunk for itself.
 func checkRangeStream(r *etcdserverpb.RangeRequest) error {
 	if err := checkRange(r); err != nil {
 		return err
 	}
-	if !streamsInKeyOrder(r) {
+	if !inKeyOrder(r) {
 		return status.Error(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	}
 	if r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0 {
@@ -36,11 +37,8 @@ func checkRangeStream(r *etcdserverpb.RangeRequest) error {
 	return nil
 }
 
-// streamsInKeyOrder follows etcd in that a target without an order does not sort
-// a stream, though it sorts a Range.
-func streamsInKeyOrder(r *etcdserverpb.RangeRequest) bool {
-	return r.SortOrder == etcdserverpb.RangeRequest_NONE ||
-		r.SortTarget == etcdserverpb.RangeRequest_KEY && r.SortOrder == etcdserverpb.RangeRequest_ASCEND
+func inKeyOrder(r *etcdserverpb.RangeRequest) bool {
+	return r.SortTarget == etcdserverpb.RangeRequest_KEY && r.SortOrder != etcdserverpb.RangeRequest_DESCEND
 }
 
 func checkPut(r *etcdserverpb.PutRequest) error {

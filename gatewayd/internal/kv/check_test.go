@@ -77,14 +77,14 @@ func TestRangeStreamIsInKeyOrderAndUnfiltered(t *testing.T) {
 	key := []byte("k")
 	for _, r := range []*pb.RangeRequest{
 		{Key: key, SortOrder: pb.RangeRequest_DESCEND},
-		{Key: key, SortTarget: pb.RangeRequest_MOD, SortOrder: pb.RangeRequest_ASCEND},
+		{Key: key, SortTarget: pb.RangeRequest_MOD},
 		{Key: key, MinModRevision: 1}, {Key: key, MaxModRevision: 1}, {Key: key, MinCreateRevision: 1}, {Key: key, MaxCreateRevision: 1},
 	} {
 		if err := checkRangeStream(r); status.Code(err) != codes.Unimplemented {
 			t.Errorf("%v: %v", r, err)
 		}
 	}
-	for _, r := range []*pb.RangeRequest{{Key: key}, {Key: key, SortOrder: pb.RangeRequest_ASCEND}, {Key: key, SortTarget: pb.RangeRequest_MOD}, {Key: key, CountOnly: true, KeysOnly: true, Limit: 3, Revision: 2}} {
+	for _, r := range []*pb.RangeRequest{{Key: key}, {Key: key, SortOrder: pb.RangeRequest_ASCEND}, {Key: key, CountOnly: true, KeysOnly: true, Limit: 3, Revision: 2}} {
 		if err := checkRangeStream(r); err != nil {
 			t.Errorf("%v: %v", r, err)
 		}

@@ -424,23 +424,6 @@ func TestRangeStream(t *testing.T) {
 	}
 }
 
-func TestRangeStreamWithATargetButNoOrderIsNotSorted(t *testing.T) {
-	g := start(t, time.Second)
-	var asked pb.RangeRequest
-	g.scan = func(r *storepb.ScanRequest, each func(*storepb.ScanChunk) error) error {
-		if err := proto.Unmarshal(r.Range, &asked); err != nil {
-			return err
-		}
-		return chunks(t, 1)(r, each)
-	}
-	want := &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("l"), Limit: 5, Revision: 3, KeysOnly: true}
-	sorted := proto.CloneOf(want)
-	sorted.SortTarget = pb.RangeRequest_MOD
-	if _, err := receive(t, g.raw(t), sorted); err != nil || !proto.Equal(&asked, want) {
-		t.Errorf("asked for %v: %v", &asked, err)
-	}
-}
-
 func TestRangeStreamOfACount(t *testing.T) {
 	g := start(t, time.Second)
 	g.read = func(*storepb.ReadRequest, store.Floor) (store.Result, error) {

@@ -5,9 +5,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/quartet-kv/quartet/gatewayd/internal/edge"
 	"github.com/quartet-kv/quartet/gatewayd/internal/wire"
@@ -33,11 +30,7 @@ func (s *Server) rangeStream(r *rangeRequest, stream grpc.ServerStream) error {
 	if r.Msg.CountOnly {
 		return s.streamCount(r, stream, floor)
 	}
-	encoded, err := unsorted(r)
-	if err != nil {
-		return err
-	}
-	req := scanRequest(encoded, floor)
+	req := scanRequest(r.Raw, floor)
 	req.FirstKeys = streamFirstKeys
 	req.ChunkBytes = uint32(s.config.RequestBytesMax)
 	err = s.Reader.Scan(ctx, req, func(c *storepb.ScanChunk) error {
@@ -51,16 +44,6 @@ func (s *Server) rangeStream(r *rangeRequest, stream grpc.ServerStream) error {
 		return stream.SendMsg(streamResponse(head, c.Kvs, tail))
 	})
 	return edge.ReadError(ctx, err)
-}
-
-// unsorted is the encoded request, without a sort target.
-func unsorted(r *rangeRequest) ([]byte, error) {
-	if r.Msg.SortTarget == etcdserverpb.RangeRequest_KEY {
-		return r.Raw, nil
-	}
-	plain := proto.CloneOf(r.Message())
-	plain.SortTarget = etcdserverpb.RangeRequest_KEY
-	return proto.Marshal(plain)
 }
 
 // streamFloor asks for the floor within a request's time; the stream itself
