@@ -27,4 +27,10 @@
 //
 // The one writer (the apply loop) owns changes, one goroutine fills, any number
 // read. There are no goroutines of its own.
+//
+// A key costs 146 B beside its own bytes and its value's. Processor time at
+// 1,000,000 keys, by the benchmarks, on 2 cores of which each had ten runnable
+// threads (a quiet machine needs less): overwrite with the look-up before it
+// 1.2 to 1.6 µs and no allocation, look-up 1.8 µs, create and delete 11 µs
+// each, count of any range 8 µs, 1000 items of a range 0.4 ms.
 package keyspace
