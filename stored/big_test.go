@@ -3,6 +3,7 @@ package stored_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"testing"
@@ -49,20 +50,58 @@ func TestMillionKeys(t *testing.T) {
 	}
 	t.Logf("load: %v", time.Since(began))
 	r.stop()
-	began = time.Now()
-	r = start(t, log, cfg, grpcServer)
+	for _, budget := range []int64{cfg.KeyspaceBytes, 1 << 30} {
+		cfg.KeyspaceBytes = budget
+		t.Run(fmt.Sprintf("keyspace=%dMiB", budget>>20), func(t *testing.T) { measure(t, ctx, log, cfg) })
+	}
+}
+
+// measure starts a store on what it has and asks it this and that.
+func measure(t *testing.T, ctx context.Context, log *storetest.Log, cfg stored.Config) {
+	all := func() *etcdserverpb.RangeRequest {
+		return &etcdserverpb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0")}
+	}
+	page, count := all(), all()
+	page.Limit, count.CountOnly = 100, true
+	filled := filledLog{slog.DiscardHandler, make(chan struct{}, 1)}
+	began := time.Now()
+	r := startWith(t, log, cfg, stored.Deps{Log: slog.New(filled)}, grpcServer)
+	defer r.stop()
 	f := &big{t: t, ctx: ctx, client: r.client, index: uint64(log.Last().Index)}
 	f.page("first key after start", &etcdserverpb.RangeRequest{Key: []byte("/registry/pods/ns-0001/00000001")}, began)
-	f.page("page of 500 after start", &etcdserverpb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0"), Limit: 100}, time.Now())
-	time.Sleep(15 * time.Second)
-	f.page("page of 100", &etcdserverpb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0"), Limit: 100}, time.Now())
-	f.page("count", &etcdserverpb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0"), CountOnly: true}, time.Now())
+	f.page("page of 100 after start", page, time.Now())
+	select {
+	case <-filled.done:
+		t.Logf("keyspace filled after %v", time.Since(began))
+	case <-ctx.Done():
+		t.Fatal("the keyspace is never filled")
+	}
+	f.page("page of 100", page, time.Now())
+	f.page("count", count, time.Now())
 	f.scan()
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)
-	status, _ := r.client.GetStatus(ctx, &storepb.GetStatusRequest{})
-	t.Logf("heap %d MB, sys %d MB, disk %d MB", m.HeapAlloc>>20, m.Sys>>20, status.DiskBytes>>20)
+	status, err := r.client.GetStatus(ctx, &storepb.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("heap %d MB with the log of the test, disk %d MB", m.HeapAlloc>>20, status.DiskBytes>>20)
+}
+
+// filledLog hears when the keyspace is filled, as far as it goes.
+type filledLog struct {
+	slog.Handler
+	done chan struct{}
+}
+
+func (f filledLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (f filledLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "keyspace filled" {
+		f.done <- struct{}{}
+	}
+	return nil
 }
 
 type big struct {
@@ -77,8 +116,7 @@ func (f *big) page(what string, r *etcdserverpb.RangeRequest, since time.Time) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	body, _ := proto.Marshal(r)
-	err = stream.Send(&storepb.ReadBatch{Epoch: 1, MinIndex: f.index, Reads: []*storepb.ReadRequest{{Kind: storepb.ReadRequest_RANGE, Body: body}}})
+	err = stream.Send(&storepb.ReadBatch{Epoch: 1, MinIndex: f.index, Reads: []*storepb.ReadRequest{{Kind: storepb.ReadRequest_RANGE, Body: encode(f.t, r)}}})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -87,13 +125,15 @@ func (f *big) page(what string, r *etcdserverpb.RangeRequest, since time.Time) {
 		f.t.Fatal(err)
 	}
 	var resp etcdserverpb.RangeResponse
-	proto.Unmarshal(got.Results[0].Body, &resp)
+	if err := proto.Unmarshal(got.Results[0].Body, &resp); err != nil {
+		f.t.Fatal(err)
+	}
 	f.t.Logf("%s: %v, %d keys of %d, large %t, error %q", what, time.Since(since), len(resp.Kvs), resp.Count, got.Results[0].Large, got.Results[0].Error)
 }
 
 func (f *big) scan() {
 	began := time.Now()
-	body, _ := proto.Marshal(&etcdserverpb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0")})
+	body := encode(f.t, &etcdserverpb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0")})
 	stream, err := f.client.Scan(f.ctx, &storepb.ScanRequest{Range: body})
 	if err != nil {
 		f.t.Fatal(err)
@@ -110,4 +150,12 @@ func (f *big) scan() {
 		}
 	}
 	f.t.Logf("scan of %d keys: %v", keys, time.Since(began))
+}
+
+func encode(t *testing.T, m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

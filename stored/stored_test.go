@@ -90,7 +90,10 @@ func startWith(t testing.TB, log *storetest.Log, cfg stored.Config, deps stored.
 	t.Helper()
 	fabric := inproc.NewFabric()
 	consensuspb.RegisterConsensusServer(fabric.Server("consensus"), log)
-	deps.Dialer, deps.Log = fabric, slog.New(slog.DiscardHandler)
+	deps.Dialer = fabric
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
 	s, err := stored.New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
