@@ -17,6 +17,10 @@ import (
 // be had on this machine; a test skips on it (and fails in CI).
 var ErrUnavailable = errors.New("program not available")
 
+// Instrumented says that Quartet is built with the race detector or with the
+// costly checks, since the caller is: no time limit of its promises applies.
+const Instrumented = raceEnabled || invariant.On
+
 const (
 	quartetPackage = "github.com/quartet-kv/quartet/deploy/cmd/quartet"
 	deployModule   = "github.com/quartet-kv/quartet/deploy"

@@ -17,10 +17,16 @@ func processAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// pidRunning reports whether pid is there and not a zombie.
+// pidRunning reports whether any thread of pid is left. The first thread of a
+// killed process may be a zombie while others still end, and with them open
+// files and their locks.
 func pidRunning(pid int) bool {
+	const threads = 17 // field 20 of proc(5)
 	fields, err := statFields(pid)
-	return err == nil && fields[0] != "Z" && fields[0] != "X"
+	if err != nil {
+		return false
+	}
+	return fields[0] != "Z" && fields[0] != "X" || fields[threads] != "1" && fields[threads] != "0"
 }
 
 // statFields returns the fields of /proc/<pid>/stat from the state on: the name
