@@ -213,8 +213,17 @@ func (c *Cluster) end(ctx context.Context, name string, sig syscall.Signal) erro
 	return p.waitExit(ctx)
 }
 
-// Pause stops the named process where it stands (SIGSTOP) until Resume.
-func (c *Cluster) Pause(name string) error { return c.send(name, syscall.SIGSTOP) }
+// Pause stops the named process where it stands (SIGSTOP) until Resume. It
+// returns when every thread has stopped, so that nothing is answered after it.
+func (c *Cluster) Pause(name string) error {
+	if err := c.send(name, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), exitWithin)
+	defer cancel()
+	pid := c.process(name).PID
+	return waitFor(ctx, "stop of process "+name, func() (bool, error) { return pidStopped(pid), nil })
+}
 
 // Resume lets a paused process go on.
 func (c *Cluster) Resume(name string) error { return c.send(name, syscall.SIGCONT) }
@@ -265,7 +274,7 @@ func (c *Cluster) Halt(ctx context.Context) error {
 // Close kills everything and removes the directory if Start made it.
 func (c *Cluster) Close() error {
 	var errs []error
-	ctx := context.Background() // bounded by exitWithin
+	ctx := context.Background()                        // bounded by exitWithin
 	for _, p := range slices.Backward(c.Processes()) { // the supervisor, which ends its children, last
 		if err := c.Kill(ctx, p.Name); !errors.Is(err, errNotRunning) {
 			errs = append(errs, err)

@@ -29,6 +29,24 @@ func pidRunning(pid int) bool {
 	return fields[0] != "Z" && fields[0] != "X" || fields[threads] != "1" && fields[threads] != "0"
 }
 
+// pidStopped reports whether every thread of pid is stopped or gone.
+func pidStopped(pid int) bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return true
+	}
+	for _, thread := range threads {
+		id, err := strconv.Atoi(thread.Name())
+		if err != nil {
+			continue
+		}
+		if fields, err := statFields(id); err == nil && fields[0] != "T" && fields[0] != "Z" {
+			return false
+		}
+	}
+	return true
+}
+
 // statFields returns the fields of /proc/<pid>/stat from the state on: the name
 // before them may hold anything, so they are counted from its closing bracket.
 func statFields(pid int) ([]string, error) {

@@ -28,6 +28,9 @@ const (
 // ErrUnknownAddress is returned by a Dialer that does not serve the address.
 var ErrUnknownAddress = errors.New("dial: unknown address")
 
+// errClosed is returned by a GRPC after Close.
+var errClosed = errors.New("dial: closed")
+
 // Dialer finds the connection to an address. It never blocks: a connection is
 // made when it is first used, and made again when it breaks. Connections are
 // shared by all callers and are closed by whoever made the Dialer.
@@ -105,7 +108,7 @@ func (g *GRPC) Dial(addr string, class Class) (grpc.ClientConnInterface, error) 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mu.closed {
-		return nil, grpc.ErrClientConnClosing
+		return nil, errClosed
 	}
 	key := connKey{addr, class}
 	if conn, ok := g.mu.conns[key]; ok {
