@@ -10,7 +10,6 @@ type difference struct {
 }
 
 var (
-	etcds  = []harness.Kind{harness.Etcd37, harness.Etcd34}
 	etcd34 = []harness.Kind{harness.Etcd34}
 )
 

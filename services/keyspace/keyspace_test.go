@@ -41,14 +41,13 @@ func same(a, b Item) bool {
 
 // run is a keyspace and a history that must agree, and what there is to fill.
 type run struct {
-	k       *Keyspace
-	h       history
-	fill    []Item
-	filled  bool
-	start   int64
-	pinned  int64 // what the engine has
-	budget  int64
-	entries int
+	k      *Keyspace
+	h      history
+	fill   []Item
+	filled bool
+	start  int64
+	pinned int64 // what the engine has
+	budget int64
 }
 
 func TestModel(t *testing.T) {

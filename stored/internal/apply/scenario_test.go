@@ -48,10 +48,9 @@ type world struct {
 	state    *mvcc.State
 	machine  *apply.Machine
 
-	log      []*consensuspb.Entry
-	session  uint64
-	next     map[uint64]uint64 // sequence numbers
-	outcomes []outcome.Effect
+	log     []*consensuspb.Entry
+	session uint64
+	next    map[uint64]uint64 // sequence numbers
 }
 
 func newWorld(t testing.TB, complete bool) *world {
